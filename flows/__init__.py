@@ -1,0 +1,1 @@
+"""Thin wiring: the Prefect flows, and the `graft` command."""

@@ -1,0 +1,274 @@
+"""The `graft` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.console import console, errors, live_steps, quiet_libraries, set_verbosity
+from tasks.errors import ConfigError, DataError, GraftError, StoreError
+
+app = typer.Typer(
+    help="Transfer learning for NLP that a team can schedule, trust and roll back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+File = Annotated[Path, typer.Option("--file", "-f", help="Where the pipelines are declared.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Set = Annotated[
+    list[str],
+    typer.Option("--set", metavar="PATH=VALUE", help="Override any value: training.epochs=2."),
+]
+DEFAULT_FILE = Path("pipelines.yaml")
+
+
+@app.callback()
+def options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options that go before any command."""
+    set_verbosity(-1 if quiet else int(verbose))
+
+
+@app.command()
+def run(
+    name: Annotated[str | None, typer.Argument(help="A pipeline of the file.")] = None,
+    file: File = DEFAULT_FILE,
+    overrides: Set = [],  # noqa: B006 - typer wants a list
+    from_run: Annotated[
+        str | None, typer.Option("--from-run", metavar="ID", help="Repeat an MLflow run.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a pipeline: validate, train, compare with its baselines, register.
+
+    Stages whose inputs have not changed are taken from the store; a killed run goes on from its
+    last checkpoint.
+    """
+    from tasks.load import load, resolve
+
+    if (name is None) == (from_run is None):
+        raise ConfigError("graft run: give the name of a pipeline, or --from-run ID, not both")
+    if from_run:
+        from tasks.tracking import recorded_configuration
+
+        if overrides:
+            raise ConfigError("graft run: --set goes with a pipeline's name, not with --from-run")
+        name, configuration = recorded_configuration(from_run)
+        pipeline = resolve(configuration)
+    else:
+        assert name is not None
+        pipeline = load(file, name, overrides)
+    check_home()
+    started = time.monotonic()
+    if not as_json:
+        console.print(f"Pipeline [bold]{name}[/bold]: {pipeline.description}")
+    with live_steps(not as_json):
+        result = run_flow(name, pipeline)
+    if as_json:
+        print(json.dumps(result))
+        return
+    show_result(result, time.monotonic() - started)
+
+
+def check_home() -> None:
+    """GRAFT_HOME must be writable before Prefect's server, which would only time out, needs it.
+
+    Raises:
+        StoreError: it is not.
+    """
+    from tasks.store import home
+
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        probe = home() / f".writable-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(
+            f"{home()}: {error.strerror}; set GRAFT_HOME to a folder that can be written"
+        ) from error
+
+
+def run_flow(name: str, pipeline: Any) -> dict[str, Any]:
+    """Run the flow here; its own refusals come back as they were raised."""
+    from flows.transfer import transfer
+
+    result: dict[str, Any] = transfer(name, pipeline)
+    return result
+
+
+def show_result(result: dict[str, Any], seconds: float) -> None:
+    """The table, the gain, what was registered, and how to look closer."""
+    from flows.report import gains, table
+    from tasks.store import home
+
+    report, registration = result["evaluation"], result["registration"]
+    console.print(table(report))
+    for sentence in gains(report):
+        console.print(sentence)
+    known = " (already registered)" if registration["cached"] else ""
+    console.print(
+        f"Registered: {registration['model']} version {registration['version']}, "
+        f"alias challenger{known}. MLflow run {result['run']}. {seconds:.0f} s in all."
+    )
+    bin_folder = Path(sys.executable).parent
+    near = bin_folder.relative_to(Path.cwd()) if bin_folder.is_relative_to(Path.cwd()) else bin_folder
+    if "PREFECT_API_URL" not in os.environ:
+        prefect_home = os.environ["PREFECT_HOME"]
+        console.print(
+            f"Prefect UI: PREFECT_HOME={prefect_home} {near}/prefect server start", soft_wrap=True
+        )
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        store = f"sqlite:///{home() / 'mlflow.db'}"
+        console.print(f"MLflow UI:  {near}/mlflow ui --backend-store-uri {store}", soft_wrap=True)
+
+
+@app.command("list")
+def list_pipelines(file: File = DEFAULT_FILE, as_json: Json = False) -> None:
+    """The pipelines a file declares."""
+    from tasks.load import load, names
+
+    described = {name: load(file, name).description for name in names(file)}
+    if as_json:
+        print(json.dumps(described))
+        return
+    for name, description in described.items():
+        console.print(f"[bold]{name}[/bold]  {description}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A pipeline of the file.")],
+    file: File = DEFAULT_FILE,
+    overrides: Set = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """A pipeline with every default filled in."""
+    from tasks.load import load
+
+    resolved = load(file, name, overrides).model_dump(mode="json")
+    if as_json:
+        print(json.dumps(resolved))
+        return
+    from ruamel.yaml import YAML
+
+    YAML().dump(resolved, sys.stdout)
+
+
+@app.command()
+def check(file: File = DEFAULT_FILE, as_json: Json = False) -> None:
+    """Check a file without running anything; names file, line, value and what is accepted."""
+    from tasks.load import load, names
+
+    found = names(file)
+    for name in found:
+        load(file, name)
+    if as_json:
+        print(json.dumps({"file": str(file), "pipelines": found}))
+    else:
+        console.print(f"{file}: {len(found)} pipeline(s) in order: {', '.join(found)}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of pipelines.yaml, for editors."""
+    from tasks.load import schema as generate
+
+    sys.stdout.write(generate())
+
+
+@app.command()
+def predict(
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    text: Annotated[str, typer.Argument(help="A text, or a file: jsonl, csv, parquet or txt.")],
+    as_json: Json = False,
+) -> None:
+    """Ask the champion of a registered model, or its challenger while there is no champion."""
+    import pandas as pd
+
+    from tasks.tracking import load_model
+
+    inputs = read_inputs(text)
+    try:
+        predicted = load_model(name).predict(inputs)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    joined = pd.concat([inputs.reset_index(drop=True), predicted], axis=1)
+    if as_json:
+        print(joined.to_json(orient="records", force_ascii=False))
+        return
+    from rich.table import Table
+
+    drawn = Table(*map(str, joined.columns))
+    for values in joined.itertuples(index=False):
+        drawn.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in values))
+    console.print(drawn)
+
+
+def read_inputs(text: str) -> Any:
+    """A table with the column `text`: from a file, if there is one of that name.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    import pandas as pd
+
+    path = Path(text)
+    try:
+        is_file = path.is_file()
+    except OSError:  # a text too long for a file name
+        is_file = False
+    if not is_file:
+        return pd.DataFrame({"text": [text]})
+    readers = {
+        ".jsonl": lambda: pd.read_json(path, lines=True, dtype=False),
+        ".csv": lambda: pd.read_csv(path, dtype=str),
+        ".parquet": lambda: pd.read_parquet(path),
+        ".txt": lambda: pd.DataFrame({"text": path.read_text(encoding="utf-8").splitlines()}),
+    }
+    if path.suffix not in readers:
+        raise DataError(f"{path}: '{path.suffix}' is unknown; accepted: {', '.join(readers)}")
+    try:
+        return readers[path.suffix]()
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: {' '.join(str(error).split())[:150]}") from error
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine has: versions, device, bf16, mirror, disk, servers."""
+    from flows.doctor import findings
+
+    found = findings()
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        console.print(f"{name:18} {value}")
+
+
+def main() -> None:
+    """Run the command; a refusal is one line on stderr and exit code 2."""
+    quiet_libraries()
+    if "--debug" in sys.argv[1:]:
+        app()
+        return
+    try:
+        app()
+    except GraftError as error:
+        errors.print(f"graft: {error}", markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("graft: interrupted; the same command goes on from the last checkpoint")
+        sys.exit(130)

@@ -1,0 +1,64 @@
+"""What a run found, as a table for a terminal and for the Prefect UI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+NOTES = {
+    "majority": "the most frequent label",
+    "source_only": "trained on the source, not on the target",
+    "target_only": "trained on the target's labels alone",
+    "transfer": "source, then the target's labels",
+}
+
+
+def rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(system, score, interval, what it is)"""
+    for name, scores in report["systems"].items():
+        found = scores[report["metric"]]
+        interval = f"{found['low']:.3f} – {found['high']:.3f}"
+        yield name, f"{found['value']:.3f}", interval, NOTES[name]
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """The scores for a terminal."""
+    drawn = Table(title=f"{report['metric']} on {report['rows']} frozen test rows")
+    drawn.add_column("system")
+    drawn.add_column(report["metric"], justify="right")
+    drawn.add_column(f"{report['confidence']:.0%} interval", justify="center")
+    drawn.add_column("what it is")
+    for row in rows(report):
+        drawn.add_row(*row, style="bold" if row[0] == "transfer" else None)
+    return drawn
+
+
+def markdown_table(report: Mapping[str, Any]) -> str:
+    """The scores and gains for the Prefect UI."""
+    lines = [
+        f"| system | {report['metric']} | {report['confidence']:.0%} interval | |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows(report)),
+        "",
+        *(f"- {sentence}" for sentence in gains(report)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def gains(report: Mapping[str, Any]) -> Iterator[str]:
+    """One sentence a baseline; the first is the transfer gain."""
+    order = sorted(report["gains"], key=lambda name: name != "target_only")
+    for name in order:
+        gain = report["gains"][name]
+        title = "Transfer gain" if name == "target_only" else "Gain"
+        verdict = "significant" if gain["significant"] else "not significant"
+        if gain["significant"] and gain["value"] < 0:
+            verdict += ": negative transfer" if name == "target_only" else ": worse"
+        yield (
+            f"{title} over {name}: {gain['value']:+.3f} "
+            f"({gain['low']:+.3f} to {gain['high']:+.3f}), "
+            f"{verdict} (paired bootstrap p = {gain['p_value']:.4f}, "
+            f"McNemar p = {gain['mcnemar_p_value']:.4f})"
+        )

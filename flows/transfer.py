@@ -1,0 +1,125 @@
+"""THE flow: ingest → validate → split → source → transfer and target_only → evaluate → register.
+
+Read `transfer` below from top to bottom: each line is a node of the DAG.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.report import markdown_table
+from tasks import evaluate, ingest, register, source, split, store, validate
+from tasks import transfer as transferring
+from tasks.config import Pipeline
+from tasks.stage import run
+from tasks.tracking import Tracker, tracked
+from tasks.training import Origin
+
+
+@flow(name="transfer", flow_run_name="{name}", validate_parameters=False, persist_result=False)
+def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
+    """Carry knowledge from the sources to the target, measure it, and register the result.
+
+    Args:
+        name: the pipeline's name; the MLflow experiment is called the same.
+        pipeline: its whole configuration.
+
+    Returns:
+        evaluation (the report), registration (model, version), run (the MLflow run id).
+    """
+    with tracked(name, pipeline) as tracker:
+        application = pipeline.application
+        backbone = source.locate(pipeline.backbone)
+
+        rows = {
+            domain: run(ingest.stage(domain, config, application), retries=2)
+            for domain, config in pipeline.domains.items()
+        }
+        valid = {
+            domain: run(validate.stage(domain, output, application, pipeline.validation))
+            for domain, output in rows.items()
+        }
+        parts = run(split.stage(pipeline, valid))
+        record_data(tracker, valid, parts)
+
+        if pipeline.pretraining:
+            backbone = Origin.of(run(source.pretraining_stage(pipeline, backbone, parts)))
+        learners = {}
+        start = backbone
+        if pipeline.source_training:
+            learners["source_only"] = run(source.source_stage(pipeline, backbone, parts))
+            start = Origin.of(learners["source_only"])
+        if "target_only" in pipeline.evaluation.baselines:
+            learners["target_only"] = run(
+                transferring.stage(pipeline, backbone, parts, "target_only")
+            )
+        learners["transfer"] = run(transferring.stage(pipeline, start, parts, "transfer"))
+
+        evaluation = run(evaluate.stage(pipeline, parts, learners))
+        record_evaluation(tracker, evaluation, learners)
+        registration = run(register.stage(tracker, parts, learners["transfer"], evaluation))
+        return conclude(tracker, evaluation, registration)
+
+
+def record_data(
+    tracker: Tracker, valid: dict[str, store.Output], parts: store.Output
+) -> None:
+    """Data digests, validation reports and Data Docs, on the parent run."""
+    for domain, output in valid.items():
+        report = output.read_json("report.json")
+        tracker.values(
+            tracker.parent, {f"{domain}_rows": report["rows"], f"{domain}_rejected": report["rejected"]}
+        )
+        tracker.folder(tracker.parent, output.file("data_docs"), f"data_docs/{domain}")
+        for part in ("train", "test"):
+            path = parts.file(f"{domain}/{part}.parquet")
+            digest = parts.digest(f"{domain}/{part}.parquet")
+            tracker.data(tracker.parent, f"{domain}-{part}", path, digest, part)
+    tracker.client.log_dict(tracker.parent, parts.read_json("report.json"), "split.json")
+
+
+def record_evaluation(
+    tracker: Tracker, evaluation: store.Output, learners: dict[str, store.Output]
+) -> None:
+    """Curves and scores on each system's run; the gain, pictures and predictions on the parent."""
+    report = evaluation.read_json("report.json")
+    subjects = {"source_only": "source"}
+    for name, output in learners.items():
+        tracker.complete(subjects.get(name, name), output.file("metrics.jsonl"))
+    for name, scores in report["systems"].items():
+        tracker.values(
+            tracker.child(name),
+            {
+                (f"test_{metric}_{bound}" if bound != "value" else f"test_{metric}"): value
+                for metric, found in scores.items()
+                for bound, value in found.items()
+            },
+        )
+    gains = {f"gain_over_{name}": gain["value"] for name, gain in report["gains"].items()}
+    transferred = report["systems"]["transfer"][report["metric"]]["value"]
+    tracker.values(tracker.parent, {f"test_{report['metric']}": transferred, **gains})
+    tracker.folder(tracker.parent, evaluation.path, "evaluation")
+
+
+def conclude(
+    tracker: Tracker, evaluation: store.Output, registration: store.Output
+) -> dict[str, Any]:
+    """What the run found, as the flow's result and as an artifact in the Prefect UI."""
+    report = evaluation.read_json("report.json")
+    registered = registration.read_json("registration.json")
+    tracker.tag(tracker.parent, "graft.model", f"{registered['model']}/{registered['version']}")
+    create_markdown_artifact(
+        key=f"{tracker.name.lower().replace('_', '-')}-evaluation",
+        markdown=markdown_table(report)
+        + f"\nRegistered: {registered['model']} version {registered['version']}, alias challenger."
+        + f"\nMLflow run: {tracker.parent}\n",
+        description=tracker.pipeline.description,
+    )
+    return {
+        "evaluation": report,
+        "registration": {**registered, "cached": registration.cached},
+        "run": tracker.parent,
+    }

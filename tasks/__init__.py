@@ -1,0 +1,1 @@
+"""The stages of a transfer, one module each, and what they share."""

@@ -1,0 +1,240 @@
+"""`pipelines.yaml` as frozen objects. Every field's docstring is its documentation in the schema.
+
+The unions of applications and paradigms are where those live: `tasks/learning/applications` and
+`tasks/learning/paradigms`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tasks.learning.applications import AnyApplication
+from tasks.learning.contracts import Config
+from tasks.learning.paradigms import AnyParadigm
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class Range(Config):
+    """A range of scores; rows whose score lies in no label's range are left out."""
+
+    minimum: float | None = None
+    """The lowest score that still has this label."""
+    maximum: float | None = None
+    """The highest score that still has this label."""
+
+
+class Split(Config):
+    """Shares of a data set that brings no test or validation file of its own.
+
+    Each row's place follows from its text (or group) and the seed alone, so rows that are added
+    later never move another one, and the test rows stay frozen.
+    """
+
+    test: Share = 0.2
+    """Share of all rows that is kept for testing."""
+    validation: Share = 0.1
+    """Share of the labelled rows that is kept for early stopping and learning curves."""
+
+
+class Domain(Config):
+    """Where rows come from, and how they become `text` and `label`."""
+
+    path: str
+    """A file or folder (jsonl, csv, tsv, parquet; gz, zip and tar are looked into), a hub id, or
+    `package:NAME==VERSION/inner/path`."""
+    revision: str | None = None
+    """`sha256:…` of a registry package's file (required there), or a hub commit."""
+    header: tuple[str, ...] | None = None
+    """Column names of a csv or tsv file that has no header line."""
+    columns: dict[str, str] = {}
+    """Graft's field -> the column's name in the data, where they differ."""
+    label_rule: dict[str, tuple[str | int | bool, ...] | Range] | None = None
+    """Label -> the values, or the range of scores, that mean it; null: labels are as they stand."""
+    split: Split = Split()
+    """Shares for test and validation, where the data bring no such files."""
+    group: str | None = None
+    """A column whose rows belong together (one review's sentences): never split across sets."""
+    labelled: PositiveInt | None = None
+    """Use the labels of so many rows only; the rest of the training rows is unlabelled text."""
+
+
+class BackboneConfig(Config):
+    """The pretrained network the knowledge is carried by."""
+
+    path: str
+    """A transformers folder, `package:NAME==VERSION/inner/path`, a hub id, or
+    `models:/NAME@ALIAS` from the MLflow registry. Weights must be safetensors."""
+    revision: str | None = None
+    """`sha256:…` of a registry package's file (required there), or a hub commit."""
+
+
+class Pretraining(Config):
+    """Continue the backbone's pretraining on unlabelled text before anything else."""
+
+    objective: Literal["mlm"] = "mlm"
+    """What is learned from text alone: masked language modelling (Devlin et al. 2019)."""
+    data: Literal["source", "target", "both"] = "target"
+    """Whose training text is read. Labels are not used."""
+    steps: PositiveInt = 500
+    """Optimizer steps."""
+    learning_rate: PositiveFloat = 5e-5
+    """Peak learning rate."""
+    tokens_per_batch: PositiveInt = 2048
+    """Padded tokens in one step."""
+    mask: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of tokens that are to be guessed."""
+
+
+class EarlyStopping(Config):
+    """Stop when the validation score no longer rises, and keep the best weights."""
+
+    patience: PositiveInt = 2
+    """Epochs without a better score before training stops."""
+
+
+class Training(Config):
+    """How long and how fast the weights move."""
+
+    epochs: PositiveInt = 3
+    """Passes over the labelled rows."""
+    learning_rate: PositiveFloat = 5e-5
+    """Peak learning rate of the backbone's top layer and the head."""
+    warmup: Share = 0.1
+    """Share of the steps over which the learning rate rises; it falls linearly afterwards."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's decay, on matrices only."""
+    tokens_per_batch: PositiveInt = 1024
+    """Padded tokens in one step. Batches are cut by length, so this bounds memory."""
+    clip_norm: PositiveFloat = 1.0
+    """The gradient's norm is clipped to this."""
+    dropout: Share = 0.1
+    """Dropout in the backbone while training."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where the hardware computes it natively, else float32."""
+    early_stopping: EarlyStopping | None = None
+    """null: train all epochs and keep the last weights."""
+    checkpoint_every: PositiveInt = 100
+    """Steps between checkpoints; a killed run goes on from the last one."""
+
+
+class SourceTraining(Training):
+    """Training on the sources' labels, before the paradigm has its turn."""
+
+    freeze: Annotated[int, Field(ge=0)] = 0
+    """So many lower layers, and the embeddings below them, stay as they are; 0: none."""
+
+
+class Validation(Config):
+    """When the gate shuts."""
+
+    reject_over: Share = 0.01
+    """Share of rows that may be rejected (they go to quarantine); over it nothing is trained."""
+    near_duplicates: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Training rows at least this similar (Jaccard, words in threes) to a test row are dropped."""
+
+
+class Evaluation(Config):
+    """What the transfer is measured by and against."""
+
+    metric: str | None = None
+    """The score that decides; null: the application's own choice."""
+    baselines: tuple[Literal["majority", "source_only", "target_only"], ...] = (
+        "majority",
+        "source_only",
+        "target_only",
+    )
+    """What is scored beside the transfer on the same test rows."""
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    """Bootstrap resamples behind every interval."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of every interval."""
+
+
+class Promotion(Config):
+    """Where the trained model goes."""
+
+    model: Name
+    """Name in the MLflow registry; the new version gets the alias `challenger`."""
+
+
+class Pipeline(Config):
+    """One transfer: what is learned, from where, to where and how."""
+
+    description: str = ""
+    """One line for people."""
+    seed: Annotated[int, Field(ge=0)] = 13
+    """Seed of splits, initial weights, order and resampling."""
+    application: AnyApplication
+    """What is learned."""
+    backbone: BackboneConfig
+    """The network that carries the knowledge."""
+    sources: dict[Name, Domain] = Field(min_length=1)
+    """Where knowledge comes from: one domain or more."""
+    target: dict[Name, Domain] = Field(min_length=1, max_length=1)
+    """Where it is wanted: one domain."""
+    pretraining: Pretraining | None = None
+    """null: the backbone as it comes."""
+    source_training: SourceTraining | None = SourceTraining()
+    """Training on the sources' labels; null: the backbone goes straight to the target."""
+    paradigm: AnyParadigm
+    """How knowledge is carried over."""
+    training: Training = Training()
+    """Training on the target, for the transfer and for the `target_only` baseline alike."""
+    validation: Validation = Validation()
+    """The data gate."""
+    evaluation: Evaluation = Evaluation()
+    """The comparison."""
+    promotion: Promotion
+    """Registration."""
+
+    @property
+    def target_name(self) -> str:
+        """The name of the one target domain."""
+        return next(iter(self.target))
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """All domains by name, the target last."""
+        return {**self.sources, **self.target}
+
+    @property
+    def metric(self) -> str:
+        """The score that decides."""
+        return self.evaluation.metric or self.application.metric
+
+    @model_validator(mode="after")
+    def consistent(self) -> Self:
+        """Refuse what no field can refuse alone."""
+        if self.target_name in self.sources:
+            raise ValueError(f"target '{self.target_name}' is also a source; give it another name")
+        known = self.application.metrics
+        if self.metric not in known:
+            raise ValueError(
+                f"evaluation.metric '{self.metric}' is unknown; one of {', '.join(known)}"
+            )
+        for name, domain in self.domains.items():
+            labels = set(self.application.labels)
+            if domain.label_rule is not None and (extra := sorted(set(domain.label_rule) - labels)):
+                raise ValueError(
+                    f"label_rule of '{name}' makes '{extra[0]}', which is not among "
+                    f"application.labels: {', '.join(self.application.labels)}"
+                )
+        if self.training.early_stopping and self.target[self.target_name].split.validation == 0:
+            raise ValueError("training.early_stopping needs target validation rows; "
+                             "set split.validation above 0")
+        return self
+
+
+class Pipelines(Config):
+    """The whole of `pipelines.yaml`."""
+
+    defaults: dict[str, Any] = {}
+    """Merged under every pipeline: a pipeline's own values win."""
+    pipelines: dict[Name, Pipeline] = Field(min_length=1)
+    """The pipelines by name."""

@@ -1,0 +1,136 @@
+"""The evaluation stage: the transfer and its baselines on the same frozen test rows.
+
+    report.json               scores with intervals, the gain and its tests
+    predictions/<name>.parquet   id, label, prediction, one file a system
+    pictures/*.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks import pictures, store
+from tasks.config import Pipeline
+from tasks.learning.contracts import Prediction, Row
+from tasks.stage import Stage
+from tasks.training import read_rows
+
+TRANSFER = "transfer"
+TARGET_ONLY = "target_only"
+
+
+def stage(
+    pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.Output]
+) -> Stage:
+    """Score every learner, and `majority` where it is asked for."""
+    target = pipeline.target_name
+
+    def compute(folder: Path) -> None:
+        rows = read_rows(split.file(f"{target}/test.parquet"))
+        predictions = predict_all(pipeline, split, learners, rows)
+        (folder / "predictions").mkdir(exist_ok=True)
+        for name, predicted in predictions.items():
+            write_predictions(folder / "predictions" / f"{name}.parquet", rows, predicted)
+        report = compare(pipeline, predictions, rows)
+        report["test_digest"] = split.digest(f"{target}/test.parquet")
+        (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        curves = {
+            name: [json.loads(line) for line in output.file("metrics.jsonl").open()]
+            for name, output in learners.items()
+        }
+        pictures.draw_all(folder / "pictures", pipeline, report, curves, predictions, rows)
+
+    return Stage(
+        "evaluate",
+        target,
+        {
+            "evaluation": pipeline.evaluation.model_dump(mode="json"),
+            "metric": pipeline.metric,
+            "seed": pipeline.seed,
+        },
+        {
+            "test": split.digest(f"{target}/test.parquet"),
+            "train": split.digest(f"{target}/train.parquet"),
+            **{name: output.digest() for name, output in learners.items()},
+        },
+        compute,
+    )
+
+
+def predict_all(
+    pipeline: Pipeline,
+    split: store.Output,
+    learners: Mapping[str, store.Output],
+    rows: Sequence[Row],
+) -> dict[str, list[Prediction]]:
+    """Every system's predictions on `rows`, baselines first."""
+    from tasks.learning.learner import load_learner
+    from tasks.learning.prediction import predict
+
+    target, application = pipeline.target_name, pipeline.application
+    predictions: dict[str, list[Prediction]] = {}
+    if "majority" in pipeline.evaluation.baselines:
+        seen = read_rows(split.file(f"{target}/train.parquet"))
+        predictions["majority"] = [application.constant(seen)] * len(rows)
+    for name, output in learners.items():
+        learner = load_learner(output.file("learner"), {target: application})
+        predictions[name] = predict(learner, target, rows)
+    return predictions
+
+
+def compare(
+    pipeline: Pipeline, predictions: Mapping[str, Sequence[Prediction]], rows: Sequence[Row]
+) -> dict[str, Any]:
+    """Scores with bootstrap intervals; every system resampled on the same rows, so that
+    differences are paired."""
+    from tasks.learning import statistics
+
+    application, evaluation = pipeline.application, pipeline.evaluation
+    systems: dict[str, dict[str, Any]] = {}
+    samples, right = {}, {}
+    for name, predicted in predictions.items():
+        counts = application.statistics(predicted, rows)
+        scores = application.scores(counts.sum(0))
+        systems[name] = {}
+        for metric, value in scores.items():
+            drawn = statistics.resampled(
+                counts, application.scores, metric, evaluation.resamples, pipeline.seed
+            )
+            found = statistics.interval(float(value), drawn, evaluation.confidence)
+            systems[name][metric] = vars(found)
+            if metric == pipeline.metric:
+                samples[name] = drawn
+        right[name] = application.correct(predicted, rows)
+
+    def against(baseline: str) -> dict[str, Any]:
+        metric = pipeline.metric
+        value = systems[TRANSFER][metric]["value"] - systems[baseline][metric]["value"]
+        differences = samples[TRANSFER] - samples[baseline]
+        gain = statistics.interval(value, differences, evaluation.confidence)
+        return {
+            **vars(gain),
+            "p_value": statistics.paired_p_value(differences),
+            "mcnemar_p_value": statistics.mcnemar(right[baseline], right[TRANSFER]),
+            "significant": gain.excludes_zero,
+        }
+
+    return {
+        "metric": pipeline.metric,
+        "confidence": evaluation.confidence,
+        "resamples": evaluation.resamples,
+        "rows": len(rows),
+        "systems": systems,
+        "gains": {name: against(name) for name in predictions if name != TRANSFER},
+    }
+
+
+def write_predictions(path: Path, rows: Sequence[Row], predictions: Sequence[Prediction]) -> None:
+    """One line an example: its id, text, label, and what was predicted."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows)).drop(columns=["group"], errors="ignore")
+    predicted = pd.DataFrame(list(predictions)).add_prefix("predicted_")
+    pd.concat([table, predicted], axis=1).to_parquet(path, index=False)

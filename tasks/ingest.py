@@ -1,0 +1,357 @@
+"""From files as they come to typed, normalised rows in Parquet: `rows.parquet`, `report.json`.
+
+    file          row  text             label     group  split
+    train.jsonl     7  Great picture!   positive  null   train
+
+`row` is the line a text file has the row on, so that every later complaint can name it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import json
+import math
+import re
+import sys
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import store
+from tasks.config import Domain, Range
+from tasks.errors import ConfigError, DataError
+from tasks.fetch import fetch
+from tasks.learning.contracts import Application
+from tasks.stage import Stage
+
+SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "unlabelled": "unlabelled",
+    "unlabeled": "unlabelled",
+    "unsupervised": "unlabelled",
+}
+"""What a file in a folder may be called -> the set its rows belong to."""
+SHARD = re.compile(r"-\d+-of-\d+$")
+WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0+")
+LABEL = "label"
+
+Rule = Mapping[str, Sequence[str | int | bool] | Range]
+
+
+@dataclass(frozen=True)
+class File:
+    """One data file."""
+
+    path: Path
+    place: str
+    """How the user wrote it, for messages."""
+    split: str | None
+
+
+def stage(name: str, domain: Domain, application: Application) -> Stage:
+    """Plan a domain's ingestion; fetches, since the data's digest is part of the key.
+
+    Raises:
+        ConfigError: `columns` names a field the application does not have.
+        SourceUnavailable: see `fetch`.
+        DataError: a folder without data files.
+    """
+    fields = tuple(application.fields)
+    if unknown := sorted(set(domain.columns) - set(fields)):
+        raise ConfigError(
+            f"columns of '{name}' maps '{unknown[0]}', which {application.kind} does not have; "
+            f"accepted: {', '.join(fields)}"
+        )
+    files = data_files(fetch(domain.path, domain.revision, "datasets"), domain.path)
+    return Stage(
+        name="ingest",
+        subject=name,
+        config={
+            "fields": {f: rule.values is not None for f, rule in application.fields.items()},
+            "inputs": application.inputs,
+            **domain.model_dump(mode="json", include={"header", "columns", "label_rule", "group"}),
+        },
+        inputs={f"{f.split or ''}/{f.path.name}": store.file_digest(f.path) for f in files},
+        compute=lambda folder: ingest(files, domain, application, folder),
+    )
+
+
+def data_files(path: Path, place: str) -> list[File]:
+    """The one file, or those of a folder that are named after a split.
+
+    Raises:
+        DataError: no data file, several that are not named so, or two of one split.
+    """
+    if path.is_file():
+        return [File(path, place, None)]
+    found = [p for p in sorted(path.iterdir()) if p.is_file() and _format(p) in READERS]
+    named = [(SPLITS[s], p) for p in found if (s := SHARD.sub("", _stem(p)).lower()) in SPLITS]
+    for split, count in Counter(split for split, _ in named).items():
+        alike = [p for s, p in named if s == split]
+        if count > 1 and not all(SHARD.search(_stem(p)) for p in alike):
+            raise DataError(f"{place}: {alike[0].name} and {alike[1].name} are both '{split}'")
+    if named:
+        return [File(p, f"{place}/{p.name}", split) for split, p in named]
+    if len(found) == 1:
+        return [File(found[0], f"{place}/{found[0].name}", None)]
+    raise DataError(
+        f"{place}: expected files named train, validation (or dev), test, unlabelled, or one data "
+        f"file ({', '.join(READERS)}; .gz too); found: {_some([p.name for p in found])}"
+    )
+
+
+def ingest(files: Sequence[File], domain: Domain, application: Application, folder: Path) -> None:
+    """Write `rows.parquet` and `report.json`.
+
+    Raises:
+        DataError: a file that is empty, damaged, wrongly encoded, ragged, or lacks a column; the
+            message names the file and, where there is one, the line.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ("file", "row", *application.fields, "group", "split")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    left_out = 0
+    for file in files:
+        for number, values in _rows(file, domain, application):
+            if domain.label_rule is not None and (value := values.get(LABEL)) is not None:
+                values[LABEL] = apply_rule(value, domain.label_rule)
+                if values[LABEL] is None:
+                    left_out += 1
+                    continue
+            row = {"file": file.path.name, "row": number, **values, "split": file.split}
+            for name, column in columns.items():
+                column.append(row[name])
+    if not columns["row"]:
+        raise DataError(f"{domain.path}: no rows left; label_rule puts all {left_out} in no range")
+    types = {name: pa.int64() if name == "row" else pa.string() for name in columns}
+    pq.write_table(pa.table(columns, schema=pa.schema(types.items())), folder / "rows.parquet")
+    report = {
+        "rows": len(columns["row"]),
+        "left_out": left_out,
+        "files": dict(Counter(columns["file"])),
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+def apply_rule(value: str, rule: Rule) -> str | None:
+    """The label that `value` means; None: a score outside all ranges, whose row is left out.
+
+    A value that the rule does not know stays as it is, so that the gate names and rejects it.
+    """
+    try:
+        score = float(value)
+    except ValueError:
+        score = math.nan
+    ranged = False
+    for label, accepted in rule.items():
+        if isinstance(accepted, Range):
+            ranged = True
+            low = -math.inf if accepted.minimum is None else accepted.minimum
+            high = math.inf if accepted.maximum is None else accepted.maximum
+            if low <= score <= high:  # false for nan
+                return label
+        elif any(value in _spellings(one) for one in accepted):
+            return label
+    return None if ranged and math.isfinite(score) else value
+
+
+def _spellings(value: str | int | bool) -> tuple[str, ...]:
+    """YAML's true is JSON's true and Python's True."""
+    text = str(value)
+    return (text, text.lower(), text.upper()) if isinstance(value, bool) else (text,)
+
+
+def _rows(
+    file: File, domain: Domain, application: Application
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Each row's number, and its fields and group as normalised strings."""
+    # What unlabelled files say beyond the input is neither to be believed nor to be rejected.
+    fields = application.inputs if file.split == "unlabelled" else tuple(application.fields)
+    wanted = {field: domain.columns.get(field, field) for field in fields}
+    if domain.group is not None:
+        wanted["group"] = domain.group
+    reader = READERS.get(_format(file.path))
+    if reader is None:
+        raise DataError(f"{file.place}: unknown format; accepted: {', '.join(READERS)}, and .gz")
+    if domain.header is not None and reader not in (_csv, _tsv):
+        raise ConfigError(f"{file.place}: `header` is for csv, tsv and txt files only")
+    closed = {f for f, rule in application.fields.items() if rule.values is not None}
+    blank = dict.fromkeys((*application.fields, "group"))
+    present: dict[str, None] = {}
+    count = 0
+    for number, record in reader(file, domain.header):
+        count += 1
+        present.update(dict.fromkeys(record))
+        row: dict[str, str | None] = dict(blank)
+        for field, column in wanted.items():
+            row[field] = _text(record.get(column), field in closed, file, number, column)
+        yield number, row
+    if count == 0:
+        raise DataError(f"{file.place}: no rows")
+    if missing := [column for column in wanted.values() if column not in present]:
+        raise DataError(f"{file.place}: no column '{missing[0]}'; found: {_some(present)}")
+
+
+def _text(value: Any, closed: bool, file: File, number: int, column: str) -> str | None:
+    """1.0 -> "1", true -> "true", " e\u0301 " -> "é", "" -> None."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (int, float)):
+        return repr(value)
+    place = f"{file.place}:{number} column '{column}'"
+    if not isinstance(value, str):
+        raise DataError(f"{place}: expected text or a number, found {type(value).__name__}")
+    text = unicodedata.normalize("NFC", value).strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{place}: half a surrogate pair, which is no character") from None
+    # "1.0" in free text is text; as a label it is a number that some tool wrote as a float.
+    return (text.partition(".")[0] if closed and WHOLE_NUMBER.fullmatch(text) else text) or None
+
+
+Records = Iterator[tuple[int, Mapping[str, Any]]]
+
+
+def _jsonl(file: File, _header: Sequence[str] | None) -> Records:
+    for number, line in enumerate(_content(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{file.place}:{number}: not JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise DataError(
+                f"{file.place}:{number}: expected an object, found {type(record).__name__}"
+            )
+        yield number, record
+
+
+def _tsv(file: File, header: Sequence[str] | None) -> Records:
+    """Tabs separate and nothing else has a meaning: quotes are literal."""
+    lines = enumerate(_content(file).split("\n"), 1)
+    cells = ((n, line.removesuffix("\r").split("\t")) for n, line in lines if line.strip())
+    return _tabular(file, cells, header)
+
+
+def _csv(file: File, header: Sequence[str] | None) -> Records:
+    """RFC 4180: a quoted cell may hold commas, line ends and doubled quotes."""
+    return _tabular(file, _csv_cells(file), header)
+
+
+def _csv_cells(file: File) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(_content(file), newline=""), strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{file.place}:{number}: not CSV ({error})") from error
+        if cells:
+            yield number, cells
+
+
+def _tabular(
+    file: File, lines: Iterator[tuple[int, list[str]]], header: Sequence[str] | None
+) -> Records:
+    """Give each line's cells the header's names."""
+    if header is None:
+        _, header = next(lines, (0, []))
+    if len(set(header)) < len(header):
+        repeated = Counter(header).most_common(1)[0][0]
+        raise DataError(f"{file.place}:1: column '{repeated}' appears more than once")
+    for number, cells in lines:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{file.place}:{number}: {len(cells)} cells, expected {len(header)} "
+                f"({_some(header)})"
+            )
+        yield number, dict(zip(header, cells, strict=True))
+
+
+def _parquet(file: File, _header: Sequence[str] | None) -> Records:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file.path) as opened:
+            batches = (batch.to_pylist() for batch in opened.iter_batches())
+            yield from enumerate(itertools.chain.from_iterable(batches), 1)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file.place}: damaged Parquet ({error})") from error
+
+
+READERS: dict[str, Callable[[File, Sequence[str] | None], Records]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _jsonl,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".txt": _tsv,
+    ".parquet": _parquet,
+}
+
+
+def _content(file: File) -> str:
+    """The file as text; a byte order mark is dropped.
+
+    Raises:
+        DataError: empty, truncated, or not UTF-8.
+    """
+    data = file.path.read_bytes()
+    if file.path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(f"{file.place}: truncated or damaged gzip ({error})") from error
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if not data.strip():
+        raise DataError(f"{file.place}: the file is empty")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{file.place}:{line}: not UTF-8 (byte 0x{data[error.start]:02x} at offset "
+            f"{error.start}); convert the file to UTF-8"
+        ) from error
+
+
+def _format(path: Path) -> str:
+    return Path(_ungz(path)).suffix.lower()
+
+
+def _stem(path: Path) -> str:
+    return Path(_ungz(path)).stem
+
+
+def _ungz(path: Path) -> str:
+    return path.name.removesuffix(".gz")
+
+
+def _some(names: Any) -> str:
+    listed = list(names)
+    return ", ".join(map(str, listed[:8])) + (", …" if len(listed) > 8 else "") or "nothing"

@@ -1,0 +1,1 @@
+"""Learning itself: torch and transformers only. Start at `contracts.py`."""

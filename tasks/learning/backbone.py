@@ -1,0 +1,121 @@
+"""The network that carries the knowledge, behind one face.
+
+Only safetensors are read, and no code that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from tasks.learning.safety import check_safe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+POOLED = {"albert", "bert", "camembert", "mpnet", "roberta", "xlm-roberta"}
+"""Model types whose class takes `add_pooling_layer`."""
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """(B, S, H) states and (B, S) mask -> (B, H): the mean over real tokens."""
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+class Backbone(nn.Module):
+    """A pretrained encoder.
+
+    `model` is the transformers network without a task's head.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Wrap a loaded network."""
+        super().__init__()
+        self.model = model
+
+    @property
+    def width(self) -> int:
+        """H, the size of a token's state."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def maximum_positions(self) -> int | None:
+        """The longest input in tokens, or None where the network has no such limit."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, S) ids and mask -> (B, S, H) states of the top layer."""
+        states: Tensor = self.model(
+            input_ids=input_ids, attention_mask=attention_mask
+        ).last_hidden_state
+        return states
+
+    def layers(self) -> Sequence[nn.Module]:
+        """The stack of transformer layers, lowest first."""
+        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList)]
+        alike = [s for s in stacks if len({type(layer) for layer in s}) == 1]
+        return list(max(alike, key=lambda s: sum(p.numel() for p in s.parameters())))
+
+    def embeddings(self) -> list[nn.Parameter]:
+        """Parameters below the lowest layer."""
+        above = {id(p) for layer in self.layers() for p in layer.parameters()}
+        pooler = getattr(self.model, "pooler", None)
+        if pooler is not None:
+            above |= {id(p) for p in pooler.parameters()}
+        return [p for p in self.model.parameters() if id(p) not in above]
+
+    def set_dropout(self, rate: float) -> None:
+        """Dropout everywhere in the network, attention included."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
+
+    def add_lora(self, rank: int, alpha: float, dropout: float) -> None:
+        """Put low-rank adapters beside every linear layer and freeze everything else."""
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear"
+        )
+        self.model = get_peft_model(self.model, config)
+
+    def merge_adapters(self) -> None:
+        """Fold adapters into the weights they stand beside; without adapters, nothing."""
+        if hasattr(self.model, "merge_and_unload"):
+            self.model = self.model.merge_and_unload()
+
+
+def load_backbone(folder: Path) -> Backbone:
+    """The backbone in a transformers folder, in float32.
+
+    The pooler is left out: features are means over tokens, so it would never be trained.
+
+    Raises:
+        UnsafeBackbone: see `check_safe`.
+    """
+    check_safe(folder)
+    config = AutoConfig.from_pretrained(folder)
+    extra = {"add_pooling_layer": False} if config.model_type in POOLED else {}
+    model = AutoModel.from_pretrained(
+        folder, use_safetensors=True, dtype=torch.float32, trust_remote_code=False, **extra
+    )
+    return Backbone(model)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a transformers folder."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False
+    )
+    return tokenizer

@@ -1,0 +1,116 @@
+"""Batches bounded by padded tokens, of rows about equally long; pure in (seed, step).
+
+    budget 64 tokens:  8 rows of 8 tokens | 4 rows of 16 | 1 row of 60
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from tasks.learning.contracts import IGNORED, Batch, Example
+
+POOL = 4096
+"""Rows that are sorted by length together: large enough for little padding, and far smaller than
+a large epoch, so that which rows meet in a batch changes from epoch to epoch."""
+JITTER = 0.1
+"""Lengths are blurred by this share before sorting, so that small sets are mixed too."""
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Pad to the longest example.
+
+    Two rows become input_ids [[101, 2307, 102], [101, 102, 0]],
+    attention_mask [[1, 1, 1], [1, 1, 0]] and labels [1, 0].
+    """
+    longest = max(len(e["input_ids"]) for e in examples)
+    ids = torch.full((len(examples), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, example in enumerate(examples):
+        length = len(example["input_ids"])
+        ids[i, :length] = torch.tensor(example["input_ids"])
+        mask[i, :length] = 1
+    batch = Batch(input_ids=ids, attention_mask=mask)
+    if all("labels" in e for e in examples):
+        batch["labels"] = _labels([e["labels"] for e in examples])
+    return batch
+
+
+def _labels(labels: Sequence[int | list[int]]) -> torch.Tensor:
+    """(B,) for one label a row; (B, T) padded with IGNORED for sequences."""
+    if isinstance(labels[0], int):
+        return torch.tensor(labels)
+    sequences = [torch.tensor(sequence) for sequence in labels]
+    return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=IGNORED)
+
+
+def cut(order: Sequence[int], lengths: np.ndarray, budget: int) -> list[list[int]]:
+    """Cut a row order into batches of at most `budget` padded tokens (and at least one row)."""
+    batches: list[list[int]] = []
+    longest = 0
+    for row in order:
+        longest = max(longest, int(lengths[row]))
+        if batches and (len(batches[-1]) + 1) * longest <= budget:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+            longest = int(lengths[row])
+    return batches
+
+
+class Stream:
+    """An endless, repeatable sequence of batches over a set of examples of one task."""
+
+    def __init__(
+        self, task: str, examples: Sequence[Example], *, pad_id: int, budget: int, seed: int
+    ) -> None:
+        """Plan nothing yet; `budget` is in padded tokens a batch."""
+        self.task, self.examples = task, examples
+        self.pad_id, self.budget, self.seed = pad_id, budget, seed
+        self.lengths = np.array([len(e["input_ids"]) for e in examples])
+        self.plan = lru_cache(maxsize=2)(self._plan)
+        self._starts = [0]  # first step of each epoch planned so far
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        """Row indices of each batch of an epoch."""
+        generator = np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(len(self.examples))
+        blurred = self.lengths * generator.uniform(1 - JITTER, 1 + JITTER, len(self.lengths))
+        pools = [order[i : i + POOL] for i in range(0, len(order), POOL)]
+        batches = [
+            batch
+            for pool in pools
+            for batch in cut(pool[np.argsort(blurred[pool])].tolist(), self.lengths, self.budget)
+        ]
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+    def steps(self, epochs: int) -> int:
+        """Steps in so many epochs; it varies a little with the order of the rows."""
+        while len(self._starts) <= epochs:
+            self._starts.append(self._starts[-1] + len(self.plan(len(self._starts) - 1)))
+        return self._starts[epochs]
+
+    def epoch(self, step: int) -> int:
+        """The epoch a step belongs to."""
+        epoch = 0
+        while self.steps(epoch + 1) <= step:
+            epoch += 1
+        return epoch
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        epoch = self.epoch(step)
+        rows = self.plan(epoch)[step - self.steps(epoch)]
+        return collate([self.examples[row] for row in rows], self.pad_id)
+
+
+def in_order(
+    examples: Sequence[Example], *, pad_id: int, budget: int
+) -> Iterator[tuple[list[int], Batch]]:
+    """All examples once, longest first, with their indices: for prediction."""
+    lengths = np.array([len(e["input_ids"]) for e in examples])
+    for rows in cut(np.argsort(-lengths, kind="stable").tolist(), lengths, budget):
+        yield rows, collate([examples[row] for row in rows], pad_id)

@@ -1,0 +1,152 @@
+"""The contracts everything else in `learning` keeps. Read this file first.
+
+An **application** is what is learned: text, labels, decoding. It never sees a paradigm.
+A **paradigm** is how knowledge is carried over: gradients. It never sees text.
+Both are frozen pydantic models: their configuration and their behaviour in one place.
+
+Shapes, here and in every file below:
+    B batch   S source tokens   T target tokens   H width   C labels   V vocabulary
+    N rows    K statistics a row
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from tasks.learning.backbone import Backbone
+    from tasks.learning.batches import Stream
+    from tasks.learning.learner import Learner
+
+IGNORED = -100
+"""The label of a position that is not scored."""
+
+Row = Mapping[str, Any]
+Prediction = dict[str, Any]
+Draw = Mapping[str, tuple[str, "Batch"]]
+"""What one step learns from: role -> (task, batch), for example {"target": ("products", batch)}."""
+
+
+class Config(BaseModel):
+    """Base of every configuration object: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one field of a row must be. The validation gate turns it into expectations."""
+
+    values: tuple[str, ...] | None = None
+    """The accepted values; None for free text."""
+    maximum_characters: int | None = None
+
+
+class Example(TypedDict):
+    """One row, tokenized: `input_ids: [101, 2307, 3185, 102]`, `labels: 1`."""
+
+    input_ids: list[int]
+    labels: NotRequired[int | list[int]]
+
+
+class Batch(TypedDict, total=False):
+    """Examples padded to the longest among them."""
+
+    input_ids: Tensor  # (B, S) int64
+    attention_mask: Tensor  # (B, S) int64, 1 = a real token
+    labels: Tensor  # (B,) | (B, S) | (B, T) int64; IGNORED = not scored; absent = unlabelled
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives."""
+
+    loss: Tensor | None  # () nats a scored label; None when unlabelled
+    logits: Tensor | None  # (B, C) | (B, S, C) | (B, T, V)
+    features: Tensor  # (B, H) mean over the real *input* tokens only
+
+
+class Application(Protocol):
+    """WHAT is learned. One frozen configuration class a file in `applications/`."""
+
+    kind: str
+
+    @property
+    def metric(self) -> str:
+        """The score that decides, a key of what `scores` returns."""
+
+    @property
+    def fields(self) -> Mapping[str, Rule]:
+        """The columns a row must have."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns a prediction needs."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The configuration as JSON (pydantic's)."""
+
+    def head(self, width: int) -> nn.Module:
+        """A new, untrained head on features of `width`."""
+
+    def encode(
+        self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, supervised: bool = True
+    ) -> list[Example]:
+        """Tokenize rows; with `supervised`, labels too."""
+
+    def forward(self, backbone: Backbone, head: nn.Module, batch: Batch) -> Output:
+        """Loss, logits and features of one batch."""
+
+    def predict(self, backbone: Backbone, head: nn.Module, batch: Batch) -> list[Prediction]:
+        """One prediction a row of the batch, ready for JSON."""
+
+    def columns(self, prediction: Prediction) -> dict[str, str | float]:
+        """A prediction as the columns of a table."""
+
+    def constant(self, rows: Sequence[Row]) -> Prediction:
+        """What someone who never reads the input would answer, having seen `rows`' labels."""
+
+    def statistics(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
+        """(N, K) sufficient statistics, one row an example, such that scores of their sum
+        are the corpus scores: this is what makes every metric cheap to bootstrap."""
+
+    def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
+        """(N,) whether each prediction is wholly right."""
+
+    def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
+        """(..., K) summed statistics -> metric -> (...) values."""
+
+
+class Paradigm(Protocol):
+    """HOW knowledge is carried over. One frozen configuration class a file in `paradigms/`.
+
+    A paradigm fills `.grad` and returns what is worth logging; it does not return a loss, since
+    Reptile has none at the outer parameters. The loop reduces, clips, steps and logs.
+    """
+
+    kind: str
+
+    def prepare(self, learner: Learner) -> None:
+        """Freeze, or add adapters and discriminators. Called once, before any step."""
+
+    def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
+        """Optimizer groups: `{"params": [...], "lr": ...}` over what may ever be trained."""
+
+    def advance(self, learner: Learner, progress: float) -> None:
+        """What changes as training goes on; `progress` is the share of steps done, in [0, 1)."""
+
+    def draws(self, sources: Mapping[str, Stream], target: Stream, step: int) -> Draw:
+        """The batches of one step. Pure in (seed, step), so that to resume is to start at N."""
+
+    def gradients(
+        self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]
+    ) -> dict[str, float]:
+        """Fill `.grad` of the trainable parameters; return values to log."""

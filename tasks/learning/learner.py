@@ -1,0 +1,65 @@
+"""A backbone, one head a task, and what a paradigm adds. Saved as safetensors and JSON.
+
+    learner/backbone/        a transformers folder: config.json, model.safetensors, tokenizer
+    learner/heads.safetensors
+    learner/tasks.json       {"sentiment": {"kind": "text_classification", "labels": [...]}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tasks.learning.backbone import Backbone, load_backbone, load_tokenizer
+from tasks.learning.contracts import Application, Batch, Output
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Learner(nn.Module):
+    """Everything that is trained together."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tokenizer: PreTrainedTokenizerBase,
+        tasks: Mapping[str, Application],
+    ) -> None:
+        """A learner with new heads; seed torch before, for the same heads again."""
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.tasks = dict(tasks)
+        self.heads = nn.ModuleDict({n: a.head(backbone.width) for n, a in tasks.items()})
+        self.extras = nn.ModuleDict()
+
+    def forward(self, task: str, batch: Batch) -> Output:
+        """The task's loss, logits and features."""
+        return self.tasks[task].forward(self.backbone, self.heads[task], batch)
+
+    def save(self, folder: Path) -> None:
+        """Write the learner; adapters must be merged and extras are not kept."""
+        self.backbone.model.save_pretrained(folder / "backbone")
+        self.tokenizer.save_pretrained(folder / "backbone")
+        save_file(self.heads.state_dict(), folder / "heads.safetensors")
+
+    def load_heads(self, folder: Path) -> None:
+        """Take the heads of a saved learner that has the same tasks."""
+        self.heads.load_state_dict(load_file(folder / "heads.safetensors"))
+
+
+def load_learner(folder: Path, tasks: Mapping[str, Application]) -> Learner:
+    """A saved learner, heads included."""
+    learner = new_learner(folder / "backbone", tasks)
+    learner.load_heads(folder)
+    return learner
+
+
+def new_learner(backbone: Path, tasks: Mapping[str, Application]) -> Learner:
+    """A learner with a pretrained backbone and untrained heads."""
+    return Learner(load_backbone(backbone), load_tokenizer(backbone), tasks)

@@ -1,0 +1,239 @@
+"""The one training loop: draw, gradients, reduce, clip, step, schedule, log, checkpoint, resume.
+
+Everything random at step n follows from (seed, n), so a run that is killed and resumed from a
+checkpoint takes the very steps it would have taken.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from tasks.learning.batches import Stream
+from tasks.learning.contracts import Paradigm
+from tasks.learning.learner import Learner
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+LOG_EVERY = 10
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""report(step, steps, values)"""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast the weights move; see `tasks.config.Training` for each field."""
+
+    steps: int
+    learning_rate: float
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    precision: str = "auto"
+    checkpoint_every: int = 100
+    patience: int | None = None
+
+
+@dataclass
+class State:
+    """What a checkpoint keeps besides tensors."""
+
+    step: int = 0
+    best: float = -math.inf
+    best_step: int = -1
+    stale: int = 0
+    stopped: bool = False
+    seconds: float = 0.0
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def native_bfloat16() -> bool:
+    """Whether this machine computes bfloat16 in hardware (emulation is slower than float32)."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mps.is_available() or (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+
+
+def accelerator(precision: str) -> Accelerator:
+    """The device and precision to compute with."""
+    bfloat16 = precision == "bfloat16" or (precision == "auto" and native_bfloat16())
+    return Accelerator(mixed_precision="bf16" if bfloat16 else "no")
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """Linear rise over `warmup` of the steps, then linear fall to zero."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return max(0.0, (steps - step) / max(1, steps - rising))
+
+
+def train(
+    learner: Learner,
+    paradigm: Paradigm,
+    sources: Mapping[str, Stream],
+    target: Stream,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    validate: Callable[[Learner], dict[str, float]] | None = None,
+    metric: str = "",
+    report: Report = lambda step, steps, values: None,
+) -> dict[str, float]:
+    """Train in place; the learner ends on the device it was trained on, adapters merged.
+
+    Args:
+        learner: what is trained.
+        paradigm: prepares the learner and fills `.grad`.
+        sources: a stream of batches for each source.
+        target: the target's stream.
+        schedule: steps and rates.
+        folder: where checkpoint.pt and metrics.jsonl are kept; what is there is resumed.
+        validate: scores the learner at each epoch's end, with dropout off.
+        metric: the score of `validate` that early stopping watches.
+        report: called at every step.
+
+    Returns:
+        steps taken, seconds, examples and tokens seen, the best validation score if any.
+    """
+    engine = accelerator(schedule.precision)
+    paradigm.prepare(learner)
+    learner.to(engine.device)
+    optimizer = _optimizer(learner, paradigm, schedule)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    state = _resume(learner, optimizer, folder)
+    log = _Log(folder / METRICS, state.step)
+    started = time.monotonic() - state.seconds
+
+    for step in range(state.step, schedule.steps):
+        if state.stopped:
+            break
+        torch.manual_seed(target.seed * 1_000_003 + step)
+        learner.train()
+        paradigm.advance(learner, step / schedule.steps)
+        factor = rate(step, schedule.steps, schedule.warmup)
+        for group, peak in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = peak * factor
+        draw = {
+            role: (task, {name: t.to(engine.device) for name, t in batch.items()})
+            for role, (task, batch) in paradigm.draws(sources, target, step).items()
+        }
+        with engine.autocast():
+            values = paradigm.gradients(learner, draw, engine.backward)  # type: ignore[arg-type]
+        norm = engine.clip_grad_norm_(learner.parameters(), schedule.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        state.step = step + 1
+        values |= {"gradient_norm": float(norm or 0), "learning_rate": rates[-1] * factor}
+        epoch_ends = target.epoch(step + 1) > target.epoch(step) or state.step == schedule.steps
+        if validate is not None and epoch_ends:
+            scores = validate(learner)
+            values |= {f"validation_{name}": value for name, value in scores.items()}
+            _watch(state, learner, scores[metric], schedule.patience)
+        if state.step % LOG_EVERY == 0 or epoch_ends:
+            log.write(state.step, values)
+        report(state.step, schedule.steps, values)
+        state.seconds = time.monotonic() - started
+        if state.step % schedule.checkpoint_every == 0:
+            _checkpoint(state, learner, optimizer, folder)
+
+    if schedule.patience is not None and state.weights:
+        learner.load_state_dict(state.weights, strict=False)
+    learner.backbone.merge_adapters()
+    learner.requires_grad_(True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return {"steps": state.step, "seconds": state.seconds}
+
+
+def _optimizer(learner: Learner, paradigm: Paradigm, schedule: Schedule) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019), decay on matrices only, fused."""
+    groups = []
+    for group in paradigm.parameter_groups(learner, schedule.learning_rate):
+        matrices = [p for p in group["params"] if p.ndim > 1]
+        vectors = [p for p in group["params"] if p.ndim <= 1]
+        groups.append({**group, "params": matrices, "weight_decay": schedule.weight_decay})
+        groups.append({**group, "params": vectors, "weight_decay": 0.0})
+    return torch.optim.AdamW([g for g in groups if g["params"]], fused=True)
+
+
+def _watch(state: State, learner: Learner, score: float, patience: int | None) -> None:
+    """Keep the best weights; stop after `patience` scores that were no better."""
+    if patience is None:
+        return
+    if score > state.best:
+        state.best, state.best_step, state.stale = score, state.step, 0
+        state.weights = {n: t.detach().cpu().clone() for n, t in learner.state_dict().items()}
+    else:
+        state.stale += 1
+        state.stopped = state.stale >= patience
+
+
+def _checkpoint(
+    state: State, learner: Learner, optimizer: torch.optim.Optimizer, folder: Path
+) -> None:
+    """Write aside, then rename: a checkpoint is whole or not there."""
+    content: dict[str, Any] = {
+        "state": vars(state),
+        "learner": learner.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    partial = folder / f"{CHECKPOINT}.partial"
+    torch.save(content, partial)
+    os.replace(partial, folder / CHECKPOINT)
+
+
+def _resume(learner: Learner, optimizer: torch.optim.Optimizer, folder: Path) -> State:
+    """Load the checkpoint in `folder`, if there is one."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return State()
+    content = torch.load(path, weights_only=True, map_location="cpu")
+    learner.load_state_dict(content["learner"])
+    optimizer.load_state_dict(content["optimizer"])
+    return State(**content["state"])
+
+
+class _Log:
+    """metrics.jsonl, one line a logged step; on resume the lines past the checkpoint go."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [line for line in read_lines(path) if json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+        self.path = path
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The complete lines of a file that may end in the middle of one, or not exist."""
+    if not path.exists():
+        return []
+    return [x for x in path.read_text(encoding="utf-8").splitlines(True) if x.endswith("\n")]
+
+
+@contextmanager
+def evaluating(learner: Learner) -> Iterator[None]:
+    """Dropout and gradients off inside."""
+    was = learner.training
+    learner.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        learner.train(was)

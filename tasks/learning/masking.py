@@ -1,0 +1,98 @@
+"""Masked language modelling on unlabelled text: L = -Σ log p(x_i | x with a share masked).
+
+Devlin et al. 2019, section 3.1: of the chosen tokens 80% become [MASK], 10% a random token and
+10% stay. Continued on in-domain text: Gururangan et al. 2020, "Don't Stop Pretraining".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tasks.learning.batches import Stream
+from tasks.learning.contracts import IGNORED, Draw
+from tasks.learning.learner import Learner
+
+
+def mask_tokens(ids: Tensor, maskable: Tensor, mask_id: int, vocabulary: int, share: float
+                ) -> tuple[Tensor, Tensor]:
+    """(B, S) ids -> masked ids and labels; from torch's generator.
+
+    ids    [101, 2307, 3185, 102]
+    masked [101,  103, 3185, 102]
+    labels [-100, 2307, -100, -100]
+    """
+    chosen = (torch.rand(ids.shape, device=ids.device) < share) & maskable
+    labels = ids.masked_fill(~chosen, IGNORED)
+    fate = torch.rand(ids.shape, device=ids.device)
+    masked = ids.masked_fill(chosen & (fate < 0.8), mask_id)
+    noise = torch.randint(vocabulary, ids.shape, device=ids.device)
+    return torch.where(chosen & (fate >= 0.9), noise, masked), labels
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModelling:
+    """Fills `.grad` like a paradigm, so that the one loop trains it."""
+
+    share: float
+    kind: str = "mlm"
+
+    def prepare(self, learner: Learner) -> None:
+        """Add a projection to the vocabulary, tied to the input embeddings; dropped afterwards."""
+        embeddings = learner.backbone.model.get_input_embeddings()
+        if embeddings.embedding_dim != learner.backbone.width:
+            raise ValueError("pretraining: this backbone's embeddings are narrower than its states")
+        learner.heads.requires_grad_(False)
+        learner.extras["vocabulary"] = Vocabulary(embeddings, learner.backbone.width)
+
+    def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
+        """Everything at one rate."""
+        trained = [p for p in learner.parameters() if p.requires_grad]
+        return [{"params": trained, "lr": learning_rate}]
+
+    def advance(self, learner: Learner, progress: float) -> None:
+        """Nothing changes over time."""
+
+    def draws(self, sources: Mapping[str, Stream], target: Stream, step: int) -> Draw:
+        """One batch of text."""
+        return {"target": (target.task, target.batch(step))}
+
+    def gradients(
+        self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]
+    ) -> dict[str, float]:
+        """∇ of the loss on the masked positions."""
+        batch = draw["target"][1]
+        tokenizer = learner.tokenizer
+        special = torch.tensor(tokenizer.all_special_ids, device=batch["input_ids"].device)
+        maskable = ~torch.isin(batch["input_ids"], special)
+        ids, labels = mask_tokens(
+            batch["input_ids"], maskable, tokenizer.mask_token_id, len(tokenizer), self.share
+        )
+        states = learner.backbone.encode(ids, batch["attention_mask"])
+        scored = labels != IGNORED
+        logits = learner.extras["vocabulary"](states[scored])  # (scored, V)
+        loss = functional.cross_entropy(logits.float(), labels[scored], reduction="sum")
+        loss = loss / scored.sum().clamp(min=1)
+        backward(loss)
+        return {"loss": float(loss.detach())}
+
+
+class Vocabulary(nn.Module):
+    """Transform, norm, and the transposed input embeddings."""
+
+    def __init__(self, embeddings: nn.Module, width: int) -> None:
+        """`embeddings` is shared with the backbone, not copied."""
+        super().__init__()
+        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.bias = nn.Parameter(torch.zeros(embeddings.weight.shape[0]))  # type: ignore[arg-type]
+        self.embeddings = [embeddings]  # in a list, so that it is not registered twice
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(N, H) -> (N, V)"""
+        weight: Tensor = self.embeddings[0].weight  # type: ignore[assignment]
+        return functional.linear(self.transform(states), weight, self.bias)

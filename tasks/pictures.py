@@ -1,0 +1,98 @@
+"""What people would rather look at: confusion, learning curves, scores with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.config import Pipeline
+from tasks.learning.contracts import Prediction, Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Curves = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+def draw_all(
+    folder: Path,
+    pipeline: Pipeline,
+    report: Mapping[str, Any],
+    curves: Curves,
+    predictions: Mapping[str, Sequence[Prediction]],
+    rows: Sequence[Row],
+) -> None:
+    """Write scores.png, curves.png and confusion.png into `folder`."""
+    folder.mkdir(exist_ok=True)
+    counts = pipeline.application.statistics(predictions["transfer"], rows).sum(0)
+    labels = pipeline.application.labels
+    figures = {
+        "scores": scores(report),
+        "curves": learning_curves(curves, pipeline.metric),
+        "confusion": confusion(counts.reshape(len(labels), -1).tolist(), labels),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=120)
+
+
+def new_figure(width: float, height: float, **grid: Any) -> tuple[Figure, Any]:
+    """A figure that belongs to no window and no global state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(**grid)
+
+
+def scores(report: Mapping[str, Any]) -> Figure:
+    """Each system's score as a point with its interval."""
+    systems, metric = report["systems"], report["metric"]
+    figure, axes = new_figure(6, 0.6 + 0.5 * len(systems))
+    for position, (name, found) in enumerate(reversed(systems.items())):
+        value = found[metric]
+        spread = [[value["value"] - value["low"]], [value["high"] - value["value"]]]
+        colour = "tab:orange" if name == "transfer" else "tab:blue"
+        axes.errorbar(value["value"], position, xerr=spread, fmt="o", capsize=4, color=colour)
+        axes.annotate(
+            f"{value['value']:.3f}",
+            (value["value"], position),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+        )
+    axes.set_yticks(range(len(systems)), list(reversed(systems)))
+    axes.set_ylim(-0.5, len(systems) - 0.2)
+    axes.set_xlabel(f"{metric}, {report['confidence']:.0%} interval, {report['rows']} test rows")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def learning_curves(curves: Curves, metric: str) -> Figure:
+    """Training loss, and the validation score where there was one, by step."""
+    validated = f"validation_{metric}"
+    figure, axes = new_figure(8, 3, ncols=max(1, len(curves)), squeeze=False)
+    for axis, (name, lines) in zip(axes[0], curves.items(), strict=False):
+        axis.plot([x["step"] for x in lines], [x["loss"] for x in lines], lw=1)
+        axis.set(title=name, xlabel="step", ylabel="training loss", ylim=(0, None))
+        points = [(x["step"], x[validated]) for x in lines if validated in x]
+        if points:
+            twin = axis.twinx()
+            twin.plot(*zip(*points, strict=True), "o-", color="tab:orange")
+            twin.set(ylabel=validated, ylim=(0, 1))
+    return figure
+
+
+def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> Figure:
+    """Rows: the true label. Columns: the transfer's prediction."""
+    side = 2.5 + 0.5 * len(labels)
+    figure, axes = new_figure(side, side)
+    axes.imshow(counts, cmap="Blues")
+    highest = max(max(row) for row in counts)
+    for i, row in enumerate(counts):
+        for j, value in enumerate(row):
+            colour = "white" if value > highest / 2 else "black"
+            axes.text(j, i, f"{value:.0f}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted by the transfer", ylabel="true")
+    return figure

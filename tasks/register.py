@@ -1,0 +1,106 @@
+"""The registration stage: the transferred model, its own code, its card, in the MLflow registry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks import store
+from tasks.config import Pipeline
+from tasks.stage import Stage
+from tasks.tracking import Tracker, register_model, registered_version, tracking_uri
+
+PACKAGE = Path(__file__).parent
+
+
+def stage(
+    tracker: Tracker, split: store.Output, learner: store.Output, evaluation: store.Output
+) -> Stage:
+    """Register the learner under `promotion.model` with the alias `challenger`."""
+    pipeline = tracker.pipeline
+
+    def compute(folder: Path) -> None:
+        from tasks.learning import serving
+        from tasks.training import read_rows
+
+        data, code = folder / "model", folder / "tasks"
+        shutil.copytree(learner.file("learner"), data / "learner", dirs_exist_ok=True)
+        serving.describe(data, pipeline.target_name, pipeline.application)
+        copy_code(code)
+        card = model_card(tracker.name, pipeline, evaluation.read_json("report.json"))
+        (data / "README.md").write_text(card, encoding="utf-8")
+        rows = read_rows(split.file(f"{pipeline.target_name}/test.parquet"))[:2]
+        example = {name: [row[name] for row in rows] for name in pipeline.application.inputs}
+        registration = register(tracker, made.key, data, code, example, card)
+        shutil.rmtree(data)  # the registry has its own copy
+        shutil.rmtree(code)
+        (folder / "registration.json").write_text(json.dumps(registration), encoding="utf-8")
+
+    made = Stage(
+        "register",
+        pipeline.promotion.model,
+        {"promotion": pipeline.promotion.model_dump(mode="json"), "uri": tracking_uri()},
+        {"learner": learner.digest("learner/"), "evaluation": evaluation.digest("report.json")},
+        compute,
+    )
+    held = store.find(made.name, made.key)
+    if held and not still_registered(held):
+        shutil.rmtree(held.path)
+    return made
+
+
+def register(
+    tracker: Tracker, key: str, data: Path, code: Path, example: Mapping[str, Any], card: str
+) -> dict[str, str]:
+    """Try the model on its example, then hand it to the registry."""
+    import pandas as pd
+
+    from tasks.learning.serving import ServedModel
+
+    table = pd.DataFrame(example)
+    output = ServedModel(data).predict(table)
+    return register_model(tracker, key, data, code, table, output, card)
+
+
+def still_registered(output: store.Output) -> bool:
+    """Whether the version an earlier run registered is still in the registry."""
+    found = output.read_json("registration.json")
+    return registered_version(found["model"], found["version"])
+
+
+def copy_code(destination: Path) -> None:
+    """The part of Graft that a registered model needs: `tasks/learning`, nothing else."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE / "learning", destination / "learning", ignore=ignore,
+                    dirs_exist_ok=True)
+    (destination / "__init__.py").write_text('"""What a registered model needs of Graft."""\n')
+
+
+def model_card(name: str, pipeline: Pipeline, report: Mapping[str, Any]) -> str:
+    """What the model is, what it learned from, and how well it does beside its baselines."""
+    metric = report["metric"]
+    sources = ", ".join(f"{n} (`{d.path}`)" for n, d in pipeline.sources.items())
+    target = pipeline.target[pipeline.target_name]
+    lines = [
+        f"# {pipeline.promotion.model}",
+        "",
+        pipeline.description,
+        "",
+        f"- pipeline `{name}`, application {pipeline.application.kind}, "
+        f"paradigm {pipeline.paradigm.kind}",
+        f"- backbone `{pipeline.backbone.path}`",
+        f"- from {sources} to {pipeline.target_name} (`{target.path}`)",
+        f"- labelled target rows: {target.labelled or 'all'}; seed {pipeline.seed}",
+        f"- frozen test set: {report['rows']} rows, digest {report['test_digest'][:16]}",
+        "",
+        f"| system | {metric} | {report['confidence']:.0%} interval |",
+        "|---|---|---|",
+        *(
+            f"| {n} | {s[metric]['value']:.3f} | {s[metric]['low']:.3f} to {s[metric]['high']:.3f} |"
+            for n, s in report["systems"].items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"

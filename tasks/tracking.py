@@ -1,0 +1,313 @@
+"""The only module that imports mlflow: runs, metrics, artifacts, registered models.
+
+One parent run a pipeline run, one nested run a baseline and one for the transfer. Run ids are
+explicit everywhere, since MLflow's active run is a thread's own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import progress, provenance, store
+from tasks.config import Pipeline
+from tasks.errors import SourceUnavailable, TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SECONDS_BETWEEN_SENDS = 5.0
+CONFIGURATION = "pipeline.json"
+LOG_EVERY = 10
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or a SQLite file under GRAFT_HOME."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.home() / 'mlflow.db'}"
+
+
+def connect() -> MlflowClient:
+    """A client that gives up on an unreachable server in seconds, not minutes.
+
+    Raises:
+        TrackingError: the server does not answer.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    store.home().mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(tracking_uri())
+    client = mlflow.MlflowClient()
+    with refusals_named():
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def refusals_named() -> Iterator[None]:
+    """Turn MLflow's and its transports' errors into one line."""
+    import requests
+    import sqlalchemy.exc
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise TrackingError(
+            f"MLflow at {_without_secret(tracking_uri())}: {first}; check MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def _without_secret(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+class Tracker:
+    """The MLflow runs of one pipeline run."""
+
+    def __init__(self, name: str, pipeline: Pipeline) -> None:
+        """Open the parent run.
+
+        Raises:
+            TrackingError: the server does not answer or refuses.
+        """
+        self.client, self.name, self.pipeline = connect(), name, pipeline
+        with refusals_named():
+            self.experiment = self._experiment()
+            self.parent = self._start(name, provenance.tags())
+            self.client.log_batch(self.parent, params=list(_params(pipeline)))
+            text = json.dumps(pipeline.model_dump(mode="json"), indent=1)
+            self.client.log_text(self.parent, text, CONFIGURATION)
+        self.children: dict[str, str] = {}
+        self._sent: dict[str, int] = {}
+        self._waiting: dict[str, list[tuple[int, Mapping[str, float]]]] = {}
+        self._last_send = time.monotonic()
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(self.name)
+        if found is not None:
+            return str(found.experiment_id)
+        local = tracking_uri().startswith("sqlite:")
+        root = (store.home() / "mlartifacts" / self.name).as_uri() if local else None
+        return str(self.client.create_experiment(self.name, artifact_location=root))
+
+    def _start(self, name: str, tags: Mapping[str, str]) -> str:
+        run = self.client.create_run(self.experiment, run_name=name, tags=dict(tags))
+        return str(run.info.run_id)
+
+    def child(self, subject: str) -> str:
+        """The nested run of a system, opened on first use."""
+        if subject not in self.children:
+            tags = {"mlflow.parentRunId": self.parent, "graft.system": subject}
+            self.children[subject] = self._start(subject, tags)
+        return self.children[subject]
+
+    def listen(self, subject: str, step: int, steps: int, values: Mapping[str, float]) -> None:
+        """Pass on each logged step while training runs; see `progress.listeners`."""
+        if step % LOG_EVERY and step != steps and not any("validation" in v for v in values):
+            return
+        self._waiting.setdefault(subject, []).append((step, dict(values)))
+        if time.monotonic() - self._last_send > SECONDS_BETWEEN_SENDS:
+            self.send()
+
+    def send(self) -> None:
+        """Send what waits, in one batch a run."""
+        for subject, lines in self._waiting.items():
+            self._log_lines(self.child(SUBJECT_RUNS.get(subject, subject)), lines)
+            self._sent.setdefault(subject, lines[0][0])
+        self._waiting.clear()
+        self._last_send = time.monotonic()
+
+    def complete(self, subject: str, metrics: Path) -> None:
+        """Send the steps of a finished training that were not sent live (cached, or resumed)."""
+        self.send()
+        lines = [json.loads(line) for line in metrics.open(encoding="utf-8")]
+        first = self._sent.get(subject, float("inf"))
+        missed = [(line.pop("step"), line) for line in lines if line["step"] < first]
+        self._log_lines(self.child(SUBJECT_RUNS.get(subject, subject)), missed)
+
+    def _log_lines(
+        self, run: str, lines: Iterable[tuple[int, Mapping[str, float]]]
+    ) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(n, v, now, step) for step, values in lines for n, v in values.items()]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(run, metrics=metrics[start : start + 1000])
+
+    def data(self, run: str, name: str, path: Path, digest: str, context: str) -> None:
+        """Name a data set a run used, by digest."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(name, digest[:32], "local", json.dumps({"uri": str(path)}))
+        tag = InputTag("mlflow.data.context", context)
+        self.client.log_inputs(run, [DatasetInput(dataset, [tag])])
+
+    def values(self, run: str, values: Mapping[str, float]) -> None:
+        """Final values of a run."""
+        self._log_lines(run, [(0, values)])
+
+    def folder(self, run: str, folder: Path, name: str) -> None:
+        """Log a folder as artifacts."""
+        self.client.log_artifacts(run, str(folder), name)
+
+    def tag(self, run: str, key: str, value: str) -> None:
+        """Set a tag."""
+        self.client.set_tag(run, key, value)
+
+    def finish(self, status: str) -> None:
+        """Close every run: FINISHED, FAILED or KILLED."""
+        self.send()
+        for run in (*self.children.values(), self.parent):
+            self.client.set_terminated(run, status)
+
+
+SUBJECT_RUNS = {"source": "source_only", "pretraining": "source_only"}
+"""Training whose curve belongs to another system's run."""
+
+
+@contextmanager
+def tracked(name: str, pipeline: Pipeline) -> Iterator[Tracker]:
+    """Runs in MLflow for what happens inside; failed and interrupted ones are marked so."""
+    tracker = Tracker(name, pipeline)
+    progress.listeners.append(tracker.listen)
+    status = "FAILED"
+    try:
+        with refusals_named():
+            yield tracker
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        progress.listeners.remove(tracker.listen)
+        with refusals_named():
+            tracker.finish(status)
+
+
+def _params(pipeline: Pipeline) -> Iterator[Any]:
+    """The configuration as flat parameters: training.epochs = 5."""
+    from mlflow.entities import Param
+
+    def walk(place: str, node: Any) -> Iterator[Any]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield from walk(f"{place}.{key}" if place else key, value)
+        else:
+            yield Param(place, json.dumps(node) if isinstance(node, list) else str(node))
+
+    yield from walk("", pipeline.model_dump(mode="json"))
+
+
+def recorded_configuration(run_id: str) -> tuple[str, str]:
+    """The pipeline's name and the configuration that a run recorded, as JSON.
+
+    Raises:
+        SourceUnavailable: no such run, or it is not a run of Graft's.
+    """
+    from mlflow.artifacts import load_text
+    from mlflow.exceptions import MlflowException
+
+    client = connect()
+    try:
+        run = client.get_run(run_id)
+        parent = run.data.tags.get("mlflow.parentRunId")
+        run = client.get_run(parent) if parent else run
+        text = load_text(f"{run.info.artifact_uri}/{CONFIGURATION}")
+    except (MlflowException, OSError) as error:
+        raise SourceUnavailable(f"run '{run_id}': not a recorded run of graft") from error
+    return str(client.get_experiment(run.info.experiment_id).name), text
+
+
+def registered_version(model: str, version: str) -> bool:
+    """Whether a version is still in the registry."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        connect().get_model_version(model, version)
+    except MlflowException:
+        return False
+    return True
+
+
+def download_model(uri: str) -> Path:
+    """The data folder of a model that Graft registered: `models:/NAME@ALIAS` or `models:/NAME/3`.
+
+    Raises:
+        SourceUnavailable: no such model or version.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    connect()
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(uri))
+    except (MlflowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise SourceUnavailable(f"{uri}: not in the registry ({first})") from error
+    return folder / "data"
+
+
+def load_model(name: str) -> Any:
+    """The champion of a registered model, or its challenger while there is no champion.
+
+    Raises:
+        SourceUnavailable: neither is there.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = connect()
+    for alias in ("champion", "challenger"):
+        try:
+            client.get_model_version_by_alias(name, alias)
+        except MlflowException:
+            continue
+        return mlflow.pyfunc.load_model(f"models:/{name}@{alias}")
+    raise SourceUnavailable(f"model '{name}': no champion and no challenger in the registry")
+
+
+def register_model(
+    tracker: Tracker, key: str, data: Path, code: Path, example: Any, output: Any, card: str
+) -> dict[str, str]:
+    """Log a model to the transfer's run, register it, and point `challenger` at it.
+
+    A version that carries the same key, left by a run killed right after registration, is taken
+    instead of a second one.
+    """
+    import mlflow
+    from mlflow.models import infer_signature
+
+    model, client = tracker.pipeline.promotion.model, tracker.client
+    found = client.search_model_versions(f"name='{model}' and tags.`graft.key`='{key}'")
+    if not found:
+        with mlflow.start_run(run_id=tracker.child("transfer")):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                loader_module="tasks.learning.serving",
+                data_path=str(data),
+                code_paths=[str(code)],
+                pip_requirements=provenance.serving_requirements(),
+                signature=infer_signature(example, output),
+                input_example=example,
+            )
+        tags = {"graft.key": key, "graft.run": tracker.parent}
+        version = mlflow.register_model(logged.model_uri, model, tags=tags)
+        client.update_model_version(model, version.version, description=card)
+    else:
+        version = found[0]
+    client.set_registered_model_alias(model, "challenger", version.version)
+    return {"model": model, "version": str(version.version), "run": tracker.parent}

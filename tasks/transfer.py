@@ -1,0 +1,50 @@
+"""The transfer stage: the paradigm takes a starting point to the target's labels.
+
+`transfer` starts from the source; `target_only`, the baseline it must beat, from the backbone as
+it came. Paradigm, rows, epochs and rates are the same for both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks import store
+from tasks.config import Pipeline
+from tasks.stage import Stage
+from tasks.training import Origin, fit, read_rows
+
+
+def stage(pipeline: Pipeline, origin: Origin, split: store.Output, subject: str) -> Stage:
+    """Train from `origin` on the target's labelled rows."""
+    target = pipeline.target_name
+
+    def compute(folder: Path) -> None:
+        fit(
+            pipeline,
+            origin,
+            read_rows(split.file(f"{target}/train.parquet")),
+            read_rows(split.file(f"{target}/validation.parquet")),
+            pipeline.paradigm,
+            pipeline.training,
+            folder,
+            subject,
+        )
+
+    return Stage(
+        "transfer",
+        subject,
+        {
+            "paradigm": pipeline.paradigm.model_dump(mode="json"),
+            "training": pipeline.training.model_dump(mode="json"),
+            "application": pipeline.application.model_dump(mode="json"),
+            "metric": pipeline.metric,
+            "seed": pipeline.seed,
+        },
+        {
+            "origin": origin.digest,
+            "heads": str(origin.heads is not None),
+            "train": split.digest(f"{target}/train.parquet"),
+            "validation": split.digest(f"{target}/validation.parquet"),
+        },
+        compute,
+    )

@@ -1,0 +1,33 @@
+"""What every test gets: a home of its own, no network, and the smallest application."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.learning.applications.text_classification import TextClassification
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """GRAFT_HOME, new for each test; no hub, no tracking server, nobody's own settings."""
+    folder = tmp_path / "home"
+    for name in ("GRAFT_MIRROR", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GRAFT_HOME", str(folder))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for registry packages that all tests of a session share."""
+    return tmp_path_factory.mktemp("packages")
+
+
+@pytest.fixture
+def classification() -> TextClassification:
+    """negative or positive."""
+    return TextClassification(kind="text_classification", labels=("negative", "positive"))
