@@ -123,7 +123,9 @@ def show_result(result: dict[str, Any], seconds: float) -> None:
         f"alias challenger{known}. MLflow run {result['run']}. {seconds:.0f} s in all."
     )
     bin_folder = Path(sys.executable).parent
-    near = bin_folder.relative_to(Path.cwd()) if bin_folder.is_relative_to(Path.cwd()) else bin_folder
+    near = (
+        bin_folder.relative_to(Path.cwd()) if bin_folder.is_relative_to(Path.cwd()) else bin_folder
+    )
     if "PREFECT_API_URL" not in os.environ:
         prefect_home = os.environ["PREFECT_HOME"]
         console.print(

@@ -21,6 +21,7 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 def quiet_libraries() -> None:
     """Settings that must be in the environment before Prefect, MLflow and others are imported."""
     settings = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve each other on shared cores
         "PREFECT_HOME": str(store.home() / "prefect"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "graft",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",

@@ -64,14 +64,13 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         return conclude(tracker, evaluation, registration)
 
 
-def record_data(
-    tracker: Tracker, valid: dict[str, store.Output], parts: store.Output
-) -> None:
+def record_data(tracker: Tracker, valid: dict[str, store.Output], parts: store.Output) -> None:
     """Data digests, validation reports and Data Docs, on the parent run."""
     for domain, output in valid.items():
         report = output.read_json("report.json")
         tracker.values(
-            tracker.parent, {f"{domain}_rows": report["rows"], f"{domain}_rejected": report["rejected"]}
+            tracker.parent,
+            {f"{domain}_rows": report["rows"], f"{domain}_rejected": report["rejected"]},
         )
         tracker.folder(tracker.parent, output.file("data_docs"), f"data_docs/{domain}")
         for part in ("train", "test"):

@@ -60,6 +60,8 @@ class Domain(Config):
     """Shares for test and validation, where the data bring no such files."""
     group: str | None = None
     """A column whose rows belong together (one review's sentences): never split across sets."""
+    group_separator: str | None = None
+    """The group is the column's value up to this: with "_", 12_3 and 12_4 are both of group 12."""
     labelled: PositiveInt | None = None
     """Use the labels of so many rows only; the rest of the training rows is unlabelled text."""
 
@@ -226,8 +228,9 @@ class Pipeline(Config):
                     f"application.labels: {', '.join(self.application.labels)}"
                 )
         if self.training.early_stopping and self.target[self.target_name].split.validation == 0:
-            raise ValueError("training.early_stopping needs target validation rows; "
-                             "set split.validation above 0")
+            raise ValueError(
+                "training.early_stopping needs target validation rows; set split.validation above 0"
+            )
         return self
 
 

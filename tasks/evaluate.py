@@ -1,8 +1,8 @@
 """The evaluation stage: the transfer and its baselines on the same frozen test rows.
 
-    report.json               scores with intervals, the gain and its tests
-    predictions/<name>.parquet   id, label, prediction, one file a system
-    pictures/*.png
+report.json               scores with intervals, the gain and its tests
+predictions/<name>.parquet   id, label, prediction, one file a system
+pictures/*.png
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ TRANSFER = "transfer"
 TARGET_ONLY = "target_only"
 
 
-def stage(
-    pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.Output]
-) -> Stage:
+def stage(pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.Output]) -> Stage:
     """Score every learner, and `majority` where it is asked for."""
     target = pipeline.target_name
 

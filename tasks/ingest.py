@@ -8,20 +8,12 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import gzip
-import io
-import itertools
 import json
 import math
 import re
-import sys
 import unicodedata
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +21,7 @@ from tasks import store
 from tasks.config import Domain, Range
 from tasks.errors import ConfigError, DataError
 from tasks.fetch import fetch
+from tasks.formats import HEADERLESS, READERS, File, some, stem, suffix
 from tasks.learning.contracts import Application
 from tasks.stage import Stage
 
@@ -47,18 +40,10 @@ SPLITS = {
 SHARD = re.compile(r"-\d+-of-\d+$")
 WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0+")
 LABEL = "label"
+SHAPING = {"header", "columns", "label_rule", "group", "group_separator"}
+"""What of a domain's configuration shapes its rows."""
 
 Rule = Mapping[str, Sequence[str | int | bool] | Range]
-
-
-@dataclass(frozen=True)
-class File:
-    """One data file."""
-
-    path: Path
-    place: str
-    """How the user wrote it, for messages."""
-    split: str | None
 
 
 def stage(name: str, domain: Domain, application: Application) -> Stage:
@@ -82,7 +67,7 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
         config={
             "fields": {f: rule.values is not None for f, rule in application.fields.items()},
             "inputs": application.inputs,
-            **domain.model_dump(mode="json", include={"header", "columns", "label_rule", "group"}),
+            **domain.model_dump(mode="json", include=SHAPING),
         },
         inputs={f"{f.split or ''}/{f.path.name}": store.file_digest(f.path) for f in files},
         compute=lambda folder: ingest(files, domain, application, folder),
@@ -97,11 +82,11 @@ def data_files(path: Path, place: str) -> list[File]:
     """
     if path.is_file():
         return [File(path, place, None)]
-    found = [p for p in sorted(path.iterdir()) if p.is_file() and _format(p) in READERS]
-    named = [(SPLITS[s], p) for p in found if (s := SHARD.sub("", _stem(p)).lower()) in SPLITS]
+    found = [p for p in sorted(path.iterdir()) if p.is_file() and suffix(p) in READERS]
+    named = [(SPLITS[s], p) for p in found if (s := SHARD.sub("", stem(p)).lower()) in SPLITS]
     for split, count in Counter(split for split, _ in named).items():
         alike = [p for s, p in named if s == split]
-        if count > 1 and not all(SHARD.search(_stem(p)) for p in alike):
+        if count > 1 and not all(SHARD.search(stem(p)) for p in alike):
             raise DataError(f"{place}: {alike[0].name} and {alike[1].name} are both '{split}'")
     if named:
         return [File(p, f"{place}/{p.name}", split) for split, p in named]
@@ -109,7 +94,7 @@ def data_files(path: Path, place: str) -> list[File]:
         return [File(found[0], f"{place}/{found[0].name}", None)]
     raise DataError(
         f"{place}: expected files named train, validation (or dev), test, unlabelled, or one data "
-        f"file ({', '.join(READERS)}; .gz too); found: {_some([p.name for p in found])}"
+        f"file ({', '.join(READERS)}; .gz too); found: {some([p.name for p in found])}"
     )
 
 
@@ -185,10 +170,10 @@ def _rows(
     wanted = {field: domain.columns.get(field, field) for field in fields}
     if domain.group is not None:
         wanted["group"] = domain.group
-    reader = READERS.get(_format(file.path))
+    reader = READERS.get(suffix(file.path))
     if reader is None:
         raise DataError(f"{file.place}: unknown format; accepted: {', '.join(READERS)}, and .gz")
-    if domain.header is not None and reader not in (_csv, _tsv):
+    if domain.header is not None and suffix(file.path) not in HEADERLESS:
         raise ConfigError(f"{file.place}: `header` is for csv, tsv and txt files only")
     closed = {f for f, rule in application.fields.items() if rule.values is not None}
     blank = dict.fromkeys((*application.fields, "group"))
@@ -200,11 +185,13 @@ def _rows(
         row: dict[str, str | None] = dict(blank)
         for field, column in wanted.items():
             row[field] = _text(record.get(column), field in closed, file, number, column)
+        if domain.group_separator and row["group"] is not None:
+            row["group"] = row["group"].partition(domain.group_separator)[0]
         yield number, row
     if count == 0:
         raise DataError(f"{file.place}: no rows")
     if missing := [column for column in wanted.values() if column not in present]:
-        raise DataError(f"{file.place}: no column '{missing[0]}'; found: {_some(present)}")
+        raise DataError(f"{file.place}: no column '{missing[0]}'; found: {some(present)}")
 
 
 def _text(value: Any, closed: bool, file: File, number: int, column: str) -> str | None:
@@ -227,131 +214,3 @@ def _text(value: Any, closed: bool, file: File, number: int, column: str) -> str
         raise DataError(f"{place}: half a surrogate pair, which is no character") from None
     # "1.0" in free text is text; as a label it is a number that some tool wrote as a float.
     return (text.partition(".")[0] if closed and WHOLE_NUMBER.fullmatch(text) else text) or None
-
-
-Records = Iterator[tuple[int, Mapping[str, Any]]]
-
-
-def _jsonl(file: File, _header: Sequence[str] | None) -> Records:
-    for number, line in enumerate(_content(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{file.place}:{number}: not JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise DataError(
-                f"{file.place}:{number}: expected an object, found {type(record).__name__}"
-            )
-        yield number, record
-
-
-def _tsv(file: File, header: Sequence[str] | None) -> Records:
-    """Tabs separate and nothing else has a meaning: quotes are literal."""
-    lines = enumerate(_content(file).split("\n"), 1)
-    cells = ((n, line.removesuffix("\r").split("\t")) for n, line in lines if line.strip())
-    return _tabular(file, cells, header)
-
-
-def _csv(file: File, header: Sequence[str] | None) -> Records:
-    """RFC 4180: a quoted cell may hold commas, line ends and doubled quotes."""
-    return _tabular(file, _csv_cells(file), header)
-
-
-def _csv_cells(file: File) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(_content(file), newline=""), strict=True)
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(f"{file.place}:{number}: not CSV ({error})") from error
-        if cells:
-            yield number, cells
-
-
-def _tabular(
-    file: File, lines: Iterator[tuple[int, list[str]]], header: Sequence[str] | None
-) -> Records:
-    """Give each line's cells the header's names."""
-    if header is None:
-        _, header = next(lines, (0, []))
-    if len(set(header)) < len(header):
-        repeated = Counter(header).most_common(1)[0][0]
-        raise DataError(f"{file.place}:1: column '{repeated}' appears more than once")
-    for number, cells in lines:
-        if len(cells) != len(header):
-            raise DataError(
-                f"{file.place}:{number}: {len(cells)} cells, expected {len(header)} "
-                f"({_some(header)})"
-            )
-        yield number, dict(zip(header, cells, strict=True))
-
-
-def _parquet(file: File, _header: Sequence[str] | None) -> Records:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file.path) as opened:
-            batches = (batch.to_pylist() for batch in opened.iter_batches())
-            yield from enumerate(itertools.chain.from_iterable(batches), 1)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file.place}: damaged Parquet ({error})") from error
-
-
-READERS: dict[str, Callable[[File, Sequence[str] | None], Records]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".json": _jsonl,
-    ".csv": _csv,
-    ".tsv": _tsv,
-    ".txt": _tsv,
-    ".parquet": _parquet,
-}
-
-
-def _content(file: File) -> str:
-    """The file as text; a byte order mark is dropped.
-
-    Raises:
-        DataError: empty, truncated, or not UTF-8.
-    """
-    data = file.path.read_bytes()
-    if file.path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(f"{file.place}: truncated or damaged gzip ({error})") from error
-    data = data.removeprefix(codecs.BOM_UTF8)
-    if not data.strip():
-        raise DataError(f"{file.place}: the file is empty")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{file.place}:{line}: not UTF-8 (byte 0x{data[error.start]:02x} at offset "
-            f"{error.start}); convert the file to UTF-8"
-        ) from error
-
-
-def _format(path: Path) -> str:
-    return Path(_ungz(path)).suffix.lower()
-
-
-def _stem(path: Path) -> str:
-    return Path(_ungz(path)).stem
-
-
-def _ungz(path: Path) -> str:
-    return path.name.removesuffix(".gz")
-
-
-def _some(names: Any) -> str:
-    listed = list(names)
-    return ", ".join(map(str, listed[:8])) + (", …" if len(listed) > 8 else "") or "nothing"

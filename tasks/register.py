@@ -74,8 +74,9 @@ def still_registered(output: store.Output) -> bool:
 def copy_code(destination: Path) -> None:
     """The part of Graft that a registered model needs: `tasks/learning`, nothing else."""
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PACKAGE / "learning", destination / "learning", ignore=ignore,
-                    dirs_exist_ok=True)
+    shutil.copytree(
+        PACKAGE / "learning", destination / "learning", ignore=ignore, dirs_exist_ok=True
+    )
     (destination / "__init__.py").write_text('"""What a registered model needs of Graft."""\n')
 
 
@@ -99,8 +100,8 @@ def model_card(name: str, pipeline: Pipeline, report: Mapping[str, Any]) -> str:
         f"| system | {metric} | {report['confidence']:.0%} interval |",
         "|---|---|---|",
         *(
-            f"| {n} | {s[metric]['value']:.3f} | {s[metric]['low']:.3f} to {s[metric]['high']:.3f} |"
-            for n, s in report["systems"].items()
+            f"| {n} | {found['value']:.3f} | {found['low']:.3f} to {found['high']:.3f} |"
+            for n, found in ((n, s[metric]) for n, s in report["systems"].items())
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -15,39 +15,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks import store
 from tasks.config import Domain, Pipeline
 from tasks.errors import DataRejected
+from tasks.leakage import Leak, Row, find_leaks, leak_report, row_id
 from tasks.learning.contracts import Application
 from tasks.stage import Stage
 
 SETS = ("train", "validation", "test", "unlabelled")
-EXAMPLES = 20
-# Scripts that put no spaces between words count by the character.
-WORD = re.compile(r"[^\W\u3040-\u30ff\u3400-\u9fff]+|[\u3040-\u30ff\u3400-\u9fff]")
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Leak:
-    """A row outside the test set whose text is, or is nearly, a test row's."""
-
-    domain: str
-    row: Row
-    test_domain: str
-    test_row: Row
-    similarity: float
-    """Jaccard of word 3-shingles; 1.0 and `kind` exact: the same text."""
-    kind: str
 
 
 def stage(pipeline: Pipeline, rows: Mapping[str, store.Output]) -> Stage:
@@ -96,8 +76,8 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
             found = find_leaks(
                 name, kept[name], test, tests[test], pipeline.validation.near_duplicates
             )
-            gone = {_id(leak.row) for leak in found}
-            kept[name] = [row for row in kept[name] if _id(row) not in gone]
+            gone = {row_id(leak.row) for leak in found}
+            kept[name] = [row for row in kept[name] if row_id(row) not in gone]
             leaks += found
     sets = {
         name: {**assign(kept[name], domain, pipeline.seed), "test": tests[name]}
@@ -109,7 +89,7 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
             _write(by_set[kind], kind, pipeline.application, folder / name / f"{kind}.parquet")
     report = {
         "domains": {name: _report(by_set) for name, by_set in sets.items()},
-        "leaks": _leak_report(leaks),
+        "leaks": leak_report(leaks),
     }
     text = json.dumps(report, indent=1, ensure_ascii=False)
     (folder / "report.json").write_text(text, encoding="utf-8")
@@ -146,80 +126,21 @@ def assign(rows: list[Row], domain: Domain, seed: int) -> dict[str, list[Row]]:
     """Training, validation and unlabelled rows, each in the order of the data."""
     pool = [row for row in rows if row["split"] in (None, "train")]
     validation = [row for row in rows if row["split"] == "validation"]
-    unlabelled = {_id(row) for row in rows if row["split"] == "unlabelled"}
+    unlabelled = {row_id(row) for row in rows if row["split"] == "unlabelled"}
     if domain.labelled is not None:
         # The text after the group, so that the order within a group is drawn as well.
-        rank = sorted(pool, key=lambda row: (place(seed, "rank", row), row["key"], _id(row)))
-        unlabelled |= {_id(row) for row in rank[domain.labelled :]}
-    labelled = [row for row in pool if _id(row) not in unlabelled]
+        rank = sorted(pool, key=lambda row: (place(seed, "rank", row), row["key"], row_id(row)))
+        unlabelled |= {row_id(row) for row in rank[domain.labelled :]}
+    labelled = [row for row in pool if row_id(row) not in unlabelled]
     if not validation:
         share = domain.split.validation
         validation = [row for row in labelled if place(seed, "validation", row) < share]
-    held = {_id(row) for row in validation}
+    held = {row_id(row) for row in validation}
     return {
-        "train": [row for row in labelled if _id(row) not in held],
+        "train": [row for row in labelled if row_id(row) not in held],
         "validation": validation,
-        "unlabelled": [row for row in rows if _id(row) in unlabelled],
+        "unlabelled": [row for row in rows if row_id(row) in unlabelled],
     }
-
-
-def find_leaks(
-    domain: str, rows: list[Row], test_domain: str, tests: list[Row], threshold: float
-) -> list[Leak]:
-    """The rows whose text equals a test row's, or has Jaccard >= `threshold` with one."""
-    exact = {row["key"]: row for row in reversed(tests)}
-    leaks = [
-        Leak(domain, row, test_domain, exact[row["key"]], 1.0, "exact")
-        for row in rows
-        if row["key"] in exact
-    ]
-    rest = [row for row in rows if row["key"] not in exact]
-    pairs = near_duplicates(
-        [shingles(row["key"]) for row in rest], [shingles(row["key"]) for row in tests], threshold
-    )
-    return leaks + [
-        Leak(domain, rest[i], test_domain, tests[j], similarity, "near")
-        for i, j, similarity in pairs
-    ]
-
-
-def shingles(key: str) -> frozenset[str]:
-    """Words in threes; a shorter text is one shingle, and so is one without words."""
-    words = WORD.findall(key)
-    if len(words) < 3:
-        return frozenset([" ".join(words) or key])
-    return frozenset(" ".join(words[i : i + 3]) for i in range(len(words) - 2))
-
-
-def near_duplicates(
-    left: Sequence[frozenset[str]], right: Sequence[frozenset[str]], threshold: float
-) -> Iterator[tuple[int, int, float]]:
-    """(i, j, Jaccard) of each left set's most similar right set, where that is >= threshold.
-
-    Exact by prefix filtering: J(a, b) >= t needs |a ∩ b| >= t·|a|, so, in one order of all
-    shingles, the first |a| - ceil(t·|a|) + 1 of both sets must meet. With the rarest first there
-    is little to compare. Chaudhuri et al. 2006; Bayardo et al. 2007.
-    """
-    frequency = Counter(shingle for one in right for shingle in one)
-
-    def prefix(one: frozenset[str]) -> list[str]:
-        needed = math.ceil(threshold * len(one) - 1e-9)
-        return sorted(one, key=lambda s: (frequency[s], s))[: len(one) - needed + 1]
-
-    index: dict[str, list[int]] = defaultdict(list)
-    for j, one in enumerate(right):
-        for shingle in prefix(one):
-            index[shingle].append(j)
-    for i, one in enumerate(left):
-        candidates = {j for shingle in prefix(one) for j in index.get(shingle, ())}
-        best = max(((_jaccard(one, right[j]), -j) for j in candidates), default=(0.0, 0))
-        if best[0] >= threshold:
-            yield i, -best[1], best[0]
-
-
-def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    both = len(a & b)
-    return both / (len(a) + len(b) - both)
 
 
 def check(
@@ -302,7 +223,7 @@ def _write(rows: Sequence[Row], kind: str, application: Application, path: Path)
     import pyarrow.parquet as pq
 
     hidden = set(application.fields) - set(application.inputs) if kind == "unlabelled" else set()
-    columns: dict[str, list[str | None]] = {"id": [_id(row) for row in rows]}
+    columns: dict[str, list[str | None]] = {"id": [row_id(row) for row in rows]}
     for name in (*application.fields, "group"):
         columns[name] = [None if name in hidden else row[name] for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -316,28 +237,3 @@ def _report(by_set: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         **{kind: len(by_set[kind]) for kind in SETS},
         "duplicates": len(everything) - len(set(everything)),
     }
-
-
-def _leak_report(leaks: Sequence[Leak]) -> dict[str, Any]:
-    counts: dict[str, dict[str, int]] = {}
-    for leak in leaks:
-        by_kind = counts.setdefault(leak.domain, {})
-        name = f"{leak.kind} of {leak.test_domain} test"
-        by_kind[name] = by_kind.get(name, 0) + 1
-    examples = [
-        {
-            "domain": leak.domain,
-            "id": _id(leak.row),
-            "test": f"{leak.test_domain} {_id(leak.test_row)}",
-            "kind": leak.kind,
-            "similarity": round(leak.similarity, 3),
-            "text": leak.row["key"][:200],
-            "test_text": leak.test_row["key"][:200],
-        }
-        for leak in leaks[:EXAMPLES]
-    ]
-    return {"dropped": len(leaks), "by_domain": counts, "examples": examples}
-
-
-def _id(row: Row) -> str:
-    return f"{row['file']}:{row['row']}"

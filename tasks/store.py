@@ -1,8 +1,8 @@
 """Content-addressed stage outputs: key -> folder, written aside and renamed.
 
-    artifacts/transfer/3f2a…/           complete: everything below is named in manifest.json
-    artifacts/transfer/3f2a….work/      being written; what a killed run left is picked up again
-    artifacts/transfer/3f2a….lock       held by the process that writes, freed by its death
+artifacts/transfer/3f2a…/           complete: everything below is named in manifest.json
+artifacts/transfer/3f2a….work/      being written; what a killed run left is picked up again
+artifacts/transfer/3f2a….lock       held by the process that writes, freed by its death
 """
 
 from __future__ import annotations

@@ -138,9 +138,7 @@ class Tracker:
         missed = [(line.pop("step"), line) for line in lines if line["step"] < first]
         self._log_lines(self.child(SUBJECT_RUNS.get(subject, subject)), missed)
 
-    def _log_lines(
-        self, run: str, lines: Iterable[tuple[int, Mapping[str, float]]]
-    ) -> None:
+    def _log_lines(self, run: str, lines: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)

@@ -1,8 +1,8 @@
 """From rows and a starting point to a trained learner in a folder; what source and transfer share.
 
-    learner/            see tasks/learning/learner.py
-    metrics.jsonl       {"step": 10, "loss": 0.61, "learning_rate": 4.1e-05, …}
-    training.json       steps, seconds, rows, tokens, trainable parameters, device, precision
+learner/            see tasks/learning/learner.py
+metrics.jsonl       {"step": 10, "loss": 0.61, "learning_rate": 4.1e-05, …}
+training.json       steps, seconds, rows, tokens, trainable parameters, device, precision
 """
 
 from __future__ import annotations

@@ -213,9 +213,9 @@ def test_prefix_filter_misses_nothing(threshold: float) -> None:
     left, right = texts[:150], texts[150:]
     best = {i: max(len(a & b) / len(a | b) for b in right) for i, a in enumerate(left)}
     expected = {i: value for i, value in best.items() if value >= threshold}
-    found = {i: value for i, _, value in split.near_duplicates(left, right, threshold)}
+    found = {i: value for i, _, value in leakage.near_duplicates(left, right, threshold)}
     assert found == expected
-    for i, j, value in split.near_duplicates(left, right, threshold):
+    for i, j, value in leakage.near_duplicates(left, right, threshold):
         assert value == len(left[i] & right[j]) / len(left[i] | right[j])
 
 
@@ -231,7 +231,7 @@ def test_prefix_filter_misses_nothing(threshold: float) -> None:
 )
 def test_shingles(text: str, expected: set[str]) -> None:
     """Words in threes without punctuation; short texts whole; Chinese by the character."""
-    assert split.shingles(text) == expected
+    assert leakage.shingles(text) == expected
 
 
 def one_class(rows: Rows, label: str = "positive") -> Rows:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from tasks.learning.safety import check_safe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -39,10 +39,10 @@ class Backbone(nn.Module):
     `model` is the transformers network without a task's head.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: Any) -> None:
         """Wrap a loaded network."""
         super().__init__()
-        self.model = model
+        self.model: Any = model  # a PreTrainedModel, or peft's wrapper around one
 
     @property
     def width(self) -> int:
@@ -63,9 +63,9 @@ class Backbone(nn.Module):
 
     def layers(self) -> Sequence[nn.Module]:
         """The stack of transformer layers, lowest first."""
-        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList)]
-        alike = [s for s in stacks if len({type(layer) for layer in s}) == 1]
-        return list(max(alike, key=lambda s: sum(p.numel() for p in s.parameters())))
+        stacks = [list(m) for m in self.model.modules() if isinstance(m, nn.ModuleList)]
+        alike = [stack for stack in stacks if len({type(layer) for layer in stack}) == 1]
+        return max(alike, key=lambda stack: sum(p.numel() for x in stack for p in x.parameters()))
 
     def embeddings(self) -> list[nn.Parameter]:
         """Parameters below the lowest layer."""
@@ -81,7 +81,7 @@ class Backbone(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = rate
 
-    def add_lora(self, rank: int, alpha: float, dropout: float) -> None:
+    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
         """Put low-rank adapters beside every linear layer and freeze everything else."""
         from peft import LoraConfig, get_peft_model
 

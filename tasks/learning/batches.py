@@ -1,12 +1,13 @@
 """Batches bounded by padded tokens, of rows about equally long; pure in (seed, step).
 
-    budget 64 tokens:  8 rows of 8 tokens | 4 rows of 16 | 1 row of 60
+budget 64 tokens:  8 rows of 8 tokens | 4 rows of 16 | 1 row of 60
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import torch
@@ -37,6 +38,11 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     if all("labels" in e for e in examples):
         batch["labels"] = _labels([e["labels"] for e in examples])
     return batch
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
+    return cast(Batch, {name: cast(torch.Tensor, t).to(device) for name, t in batch.items()})
 
 
 def _labels(labels: Sequence[int | list[int]]) -> torch.Tensor:

@@ -77,7 +77,9 @@ class Output:
 class Application(Protocol):
     """WHAT is learned. One frozen configuration class a file in `applications/`."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """The application's name in pipelines.yaml."""
 
     @property
     def metric(self) -> str:
@@ -132,7 +134,9 @@ class Paradigm(Protocol):
     Reptile has none at the outer parameters. The loop reduces, clips, steps and logs.
     """
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """The paradigm's name in pipelines.yaml."""
 
     def prepare(self, learner: Learner) -> None:
         """Freeze, or add adapters and discriminators. Called once, before any step."""

@@ -1,8 +1,8 @@
 """A backbone, one head a task, and what a paradigm adds. Saved as safetensors and JSON.
 
-    learner/backbone/        a transformers folder: config.json, model.safetensors, tokenizer
-    learner/heads.safetensors
-    learner/tasks.json       {"sentiment": {"kind": "text_classification", "labels": [...]}}
+learner/backbone/        a transformers folder: config.json, model.safetensors, tokenizer
+learner/heads.safetensors
+learner/tasks.json       {"sentiment": {"kind": "text_classification", "labels": [...]}}
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from tasks.learning.batches import Stream
+from tasks.learning.batches import Stream, moved
 from tasks.learning.contracts import Paradigm
 from tasks.learning.learner import Learner
 
@@ -61,9 +61,11 @@ class State:
 def native_bfloat16() -> bool:
     """Whether this machine computes bfloat16 in hardware (emulation is slower than float32)."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.mps.is_available() or (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(
+        torch.backends.mps.is_available()
+        or torch.cpu._is_avx512_bf16_supported()
+        or torch.cpu._is_amx_tile_supported()
     )
 
 
@@ -128,11 +130,11 @@ def train(
         for group, peak in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = peak * factor
         draw = {
-            role: (task, {name: t.to(engine.device) for name, t in batch.items()})
+            role: (task, moved(batch, engine.device))
             for role, (task, batch) in paradigm.draws(sources, target, step).items()
         }
         with engine.autocast():
-            values = paradigm.gradients(learner, draw, engine.backward)  # type: ignore[arg-type]
+            values = paradigm.gradients(learner, draw, engine.backward)
         norm = engine.clip_grad_norm_(learner.parameters(), schedule.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

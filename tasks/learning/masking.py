@@ -19,8 +19,9 @@ from tasks.learning.contracts import IGNORED, Draw
 from tasks.learning.learner import Learner
 
 
-def mask_tokens(ids: Tensor, maskable: Tensor, mask_id: int, vocabulary: int, share: float
-                ) -> tuple[Tensor, Tensor]:
+def mask_tokens(
+    ids: Tensor, maskable: Tensor, mask_id: int, vocabulary: int, share: float
+) -> tuple[Tensor, Tensor]:
     """(B, S) ids -> masked ids and labels; from torch's generator.
 
     ids    [101, 2307, 3185, 102]
@@ -85,14 +86,13 @@ class MaskedLanguageModelling:
 class Vocabulary(nn.Module):
     """Transform, norm, and the transposed input embeddings."""
 
-    def __init__(self, embeddings: nn.Module, width: int) -> None:
+    def __init__(self, embeddings: nn.Embedding, width: int) -> None:
         """`embeddings` is shared with the backbone, not copied."""
         super().__init__()
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
-        self.bias = nn.Parameter(torch.zeros(embeddings.weight.shape[0]))  # type: ignore[arg-type]
+        self.bias = nn.Parameter(torch.zeros(embeddings.num_embeddings))
         self.embeddings = [embeddings]  # in a list, so that it is not registered twice
 
     def forward(self, states: Tensor) -> Tensor:
         """(N, H) -> (N, V)"""
-        weight: Tensor = self.embeddings[0].weight  # type: ignore[assignment]
-        return functional.linear(self.transform(states), weight, self.bias)
+        return functional.linear(self.transform(states), self.embeddings[0].weight, self.bias)

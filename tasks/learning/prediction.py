@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.learning.batches import in_order
+from tasks.learning.batches import in_order, moved
 from tasks.learning.contracts import Prediction, Row
 from tasks.learning.learner import Learner
 from tasks.learning.loop import evaluating
@@ -23,8 +23,8 @@ def predict(learner: Learner, task: str, rows: Sequence[Row]) -> list[Prediction
     with evaluating(learner):
         batches = in_order(examples, pad_id=tokenizer.pad_token_id, budget=TOKENS_PER_BATCH)
         for indices, batch in batches:
-            moved = {name: tensor.to(device) for name, tensor in batch.items()}
-            found = application.predict(learner.backbone, learner.heads[task], moved)  # type: ignore[arg-type]
+            there = moved(batch, device)
+            found = application.predict(learner.backbone, learner.heads[task], there)
             for index, prediction in zip(indices, found, strict=True):
                 predictions[index] = prediction
     return predictions

@@ -1,7 +1,7 @@
 """What a registered model runs. Travels inside the model, and needs nothing else of Graft.
 
-    model/learner/…       weights and tokenizer, see `learner.py`
-    model/served.json     {"task": "reviews", "application": {"kind": "text_classification", …}}
+model/learner/…       weights and tokenizer, see `learner.py`
+model/served.json     {"task": "reviews", "application": {"kind": "text_classification", …}}
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class ServedModel:
 
         for column in self.application.inputs:
             if column not in table:
-                raise ValueError(f"column '{column}' is missing; given: {', '.join(table)}")
+                raise ValueError(
+                    f"column '{column}' is missing; given: {', '.join(map(str, table.columns))}"
+                )
             wrong = [i for i, v in enumerate(table[column]) if not isinstance(v, str) or not v]
             if wrong:
                 raise ValueError(f"row {wrong[0] + 1}: '{column}' is not a text")

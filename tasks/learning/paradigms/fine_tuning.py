@@ -26,7 +26,7 @@ class Lora(Config):
 
     rank: Annotated[int, Field(gt=0)] = 8
     """r, the rank of the update."""
-    alpha: Annotated[float, Field(gt=0)] = 16.0
+    alpha: Annotated[int, Field(gt=0)] = 16
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the update's input."""
@@ -79,10 +79,11 @@ class FineTuning(Config):
     def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
         """Head and top layer at `learning_rate`, each layer below at `layer_decay` times that."""
         backbone = learner.backbone
+        groups: list[dict[str, Any]] = []
         if self.lora:
-            groups = [{"params": list(backbone.parameters()), "lr": learning_rate}]
+            groups.append({"params": list(backbone.parameters()), "lr": learning_rate})
         else:
-            rate, groups = learning_rate, []
+            rate = learning_rate
             for layer in reversed(backbone.layers()):
                 groups.append({"params": list(layer.parameters()), "lr": rate})
                 rate *= self.layer_decay
@@ -90,8 +91,7 @@ class FineTuning(Config):
         heads = [*learner.heads.parameters(), *learner.extras.parameters()]
         groups.append({"params": heads, "lr": learning_rate})
         trained = [
-            {**group, "params": [p for p in group["params"] if p.requires_grad]}
-            for group in groups
+            {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
         ]
         return [group for group in trained if group["params"]]
 

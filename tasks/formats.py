@@ -1,0 +1,164 @@
+"""Data formats: each reader yields (line or record number, column -> value) of one file."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import json
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import DataError
+
+
+@dataclass(frozen=True)
+class File:
+    """One data file."""
+
+    path: Path
+    place: str
+    """How the user wrote it, for messages."""
+    split: str | None
+
+
+Records = Iterator[tuple[int, Mapping[str, Any]]]
+
+
+def _jsonl(file: File, _header: Sequence[str] | None) -> Records:
+    for number, line in enumerate(_content(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{file.place}:{number}: not JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise DataError(
+                f"{file.place}:{number}: expected an object, found {type(record).__name__}"
+            )
+        yield number, record
+
+
+def _tsv(file: File, header: Sequence[str] | None) -> Records:
+    """Tabs separate and nothing else has a meaning: quotes are literal."""
+    lines = enumerate(_content(file).split("\n"), 1)
+    cells = ((n, line.removesuffix("\r").split("\t")) for n, line in lines if line.strip())
+    return _tabular(file, cells, header)
+
+
+def _csv(file: File, header: Sequence[str] | None) -> Records:
+    """RFC 4180: a quoted cell may hold commas, line ends and doubled quotes."""
+    return _tabular(file, _csv_cells(file), header)
+
+
+def _csv_cells(file: File) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(_content(file), newline=""), strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{file.place}:{number}: not CSV ({error})") from error
+        if cells:
+            yield number, cells
+
+
+def _tabular(
+    file: File, lines: Iterator[tuple[int, list[str]]], header: Sequence[str] | None
+) -> Records:
+    """Give each line's cells the header's names."""
+    if header is None:
+        _, header = next(lines, (0, []))
+    if len(set(header)) < len(header):
+        repeated = Counter(header).most_common(1)[0][0]
+        raise DataError(f"{file.place}:1: column '{repeated}' appears more than once")
+    for number, cells in lines:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{file.place}:{number}: {len(cells)} cells, expected {len(header)} "
+                f"({some(header)})"
+            )
+        yield number, dict(zip(header, cells, strict=True))
+
+
+def _parquet(file: File, _header: Sequence[str] | None) -> Records:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file.path) as opened:
+            batches = (batch.to_pylist() for batch in opened.iter_batches())
+            yield from enumerate(itertools.chain.from_iterable(batches), 1)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file.place}: damaged Parquet ({error})") from error
+
+
+READERS: dict[str, Callable[[File, Sequence[str] | None], Records]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _jsonl,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".txt": _tsv,
+    ".parquet": _parquet,
+}
+
+
+HEADERLESS = (".csv", ".tsv", ".txt")
+"""Formats whose header line may be missing."""
+
+
+def _content(file: File) -> str:
+    """The file as text; a byte order mark is dropped.
+
+    Raises:
+        DataError: empty, truncated, or not UTF-8.
+    """
+    data = file.path.read_bytes()
+    if file.path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(f"{file.place}: truncated or damaged gzip ({error})") from error
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if not data.strip():
+        raise DataError(f"{file.place}: the file is empty")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{file.place}:{line}: not UTF-8 (byte 0x{data[error.start]:02x} at offset "
+            f"{error.start}); convert the file to UTF-8"
+        ) from error
+
+
+def suffix(path: Path) -> str:
+    """`.jsonl` for train.JSONL.gz"""
+    return Path(_ungz(path)).suffix.lower()
+
+
+def stem(path: Path) -> str:
+    """`train` for train.jsonl.gz"""
+    return Path(_ungz(path)).stem
+
+
+def _ungz(path: Path) -> str:
+    return path.name.removesuffix(".gz")
+
+
+def some(names: Any) -> str:
+    """The first few names, for messages."""
+    listed = list(names)
+    return ", ".join(map(str, listed[:8])) + (", …" if len(listed) > 8 else "") or "nothing"
