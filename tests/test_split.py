@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import fetch, ingest, split, store, validate
+from tasks import fetch, ingest, leakage, split, store, validate
 from tasks.config import Pipeline
 from tasks.errors import DataRejected, SourceUnavailable
 
