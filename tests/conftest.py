@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tasks.learning.applications.text_classification import TextClassification
+from flows.console import quiet_libraries
+
+# Before anything imports Prefect, which reads its settings once: one home, and so one ephemeral
+# server, for the whole session.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
+quiet_libraries()
+
+from tasks.learning.applications.text_classification import TextClassification  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +25,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("GRAFT_MIRROR", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GRAFT_HOME", str(folder))
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
 

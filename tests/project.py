@@ -1,0 +1,74 @@
+"""A small project in a folder: two data files, a tiny backbone, a pipelines.yaml."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.tiny import reviews, write_backbone
+
+PIPELINES = """\
+pipelines:
+  toy:
+    description: From toy movies to toy products
+    application: {kind: text_classification, labels: [negative, positive]}
+    backbone: {path: backbone}
+    sources:
+      movies: {path: movies.jsonl}
+    target:
+      products: {path: products.jsonl, labelled: 24, split: {test: 0.5, validation: 0}}
+    source_training: {epochs: 2, learning_rate: 1.0e-3, checkpoint_every: 5}
+    paradigm: {kind: fine_tuning}
+    training: {epochs: 2, learning_rate: 1.0e-3, tokens_per_batch: 128}
+    validation: {near_duplicates: 1.0}
+    evaluation: {resamples: 200}
+    promotion: {model: toy}
+"""
+
+
+def write_project(folder: Path, rows: int = 160) -> Path:
+    """Everything `graft run toy` needs. Ids keep texts apart, so that none is a duplicate."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_backbone(folder / "backbone")
+    for seed, name in enumerate(("movies", "products")):
+        write_rows(folder / f"{name}.jsonl", numbered(reviews(rows, seed), name))
+    (folder / "pipelines.yaml").write_text(PIPELINES, encoding="utf-8")
+    return folder
+
+
+def numbered(rows: Sequence[dict[str, str]], name: str) -> list[dict[str, str]]:
+    """Each text with a number of its own."""
+    return [{**row, "text": f"{row['text']} {name} {i}"} for i, row in enumerate(rows)]
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, str | None]]) -> None:
+    """JSON Lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def graft(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def command(*arguments: str) -> list[str]:
+    """The `graft` of the environment the tests run in."""
+    return [str(Path(sys.executable).parent / "graft"), *arguments]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """This environment with a GRAFT_HOME of its own, and Prefect's home where Graft puts it."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("PREFECT_HOME", "MLFLOW_TRACKING_URI")}
+    return {**kept, "GRAFT_HOME": str(home), "OMP_NUM_THREADS": "1"}

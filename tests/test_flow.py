@@ -1,0 +1,190 @@
+"""The whole flow on a toy project: real Prefect, MLflow and Great Expectations."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import progress
+from tasks.load import load
+from tests.project import write_project, write_rows
+
+pytestmark = pytest.mark.integration
+
+Run = Callable[..., tuple[dict[str, Any], dict[str, bool]]]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared") / "home"
+
+
+@pytest.fixture
+def run(project: Path, shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the pipeline; gives its result, and for each stage whether it was cached."""
+    monkeypatch.setenv("GRAFT_HOME", str(shared_home))
+    monkeypatch.chdir(project)
+    seen: dict[str, bool] = {}
+
+    def finish(stage: str, subject: str, seconds: float, *, cached: bool) -> None:
+        seen[f"{stage} {subject}"] = cached
+
+    monkeypatch.setattr(progress, "finish", finish)
+
+    def go(*overrides: str) -> tuple[dict[str, Any], dict[str, bool]]:
+        from flows.transfer import transfer
+
+        seen.clear()
+        result = transfer("toy", load(Path("pipelines.yaml"), "toy", overrides))
+        return result, dict(seen)
+
+    return go
+
+
+SOURCE = {"ingest movies", "validate movies", "source movies"}
+
+
+def computed(cached: dict[str, bool]) -> set[str]:
+    return {stage for stage, was in cached.items() if not was}
+
+
+def test_a_run_measures_and_registers(run: Run) -> None:
+    """One run: every baseline scored, the gain tested, the model registered as challenger."""
+    import mlflow
+
+    result, cached = run()
+    assert not any(cached.values())
+    report = result["evaluation"]
+    assert list(report["systems"]) == ["majority", "source_only", "target_only", "transfer"]
+    for scores in report["systems"].values():
+        assert scores["macro_f1"]["low"] <= scores["macro_f1"]["value"]
+        assert scores["macro_f1"]["value"] <= scores["macro_f1"]["high"]
+    # Half the rows are of each label, and the toy is learnable: chance is about a third.
+    assert report["systems"]["majority"]["macro_f1"]["value"] < 0.4
+    assert report["systems"]["transfer"]["macro_f1"]["value"] > 0.8
+    client = mlflow.MlflowClient()
+    version = client.get_model_version_by_alias("toy", "challenger")
+    assert str(version.version) == result["registration"]["version"]
+    parent = client.get_run(result["run"])
+    assert parent.info.status == "FINISHED"
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{result['run']}'"
+    )
+    assert {c.info.run_name for c in children} == set(report["systems"])
+    curve = {c.info.run_name: client.get_metric_history(c.info.run_id, "loss") for c in children}
+    assert not curve["majority"]
+    for name in ("source_only", "target_only", "transfer"):
+        steps = [point.step for point in curve[name]]
+        assert steps
+        assert steps == sorted(set(steps))
+    names = {a.path for a in client.list_artifacts(result["run"], "evaluation/pictures")}
+    assert {Path(n).name for n in names} == {"scores.png", "curves.png", "confusion.png"}
+    docs = client.list_artifacts(result["run"], "data_docs/products")
+    assert any(a.path.endswith("index.html") for a in docs)
+
+
+def test_a_second_run_is_cached_whole(run: Run) -> None:
+    """Nothing changed: every stage is taken from the store, and nothing new is registered."""
+    first, _ = run()
+    second, cached = run()
+    assert all(cached.values())
+    assert second["evaluation"] == first["evaluation"]
+    assert second["registration"]["version"] == first["registration"]["version"]
+
+
+def test_a_training_value_reruns_what_depends_on_it(run: Run) -> None:
+    """--set on a training value reruns transfer, evaluation and registration alone."""
+    run()
+    _, cached = run("training.epochs=1")
+    assert computed(cached) == {
+        "transfer target_only", "transfer transfer", "evaluate products", "register toy",
+    }  # fmt: skip
+
+
+def test_one_target_row_leaves_the_source_alone(run: Run, project: Path) -> None:
+    """A changed target row reruns the target's stages and not the source's."""
+    run()
+    path = project / "products.jsonl"
+    before = path.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in before.splitlines()]
+    for row in rows[:8]:  # several, so that at least one is trained or tested on
+        row["text"] = "really " + row["text"]
+    write_rows(path, rows)
+    try:
+        _, cached = run()
+    finally:
+        path.write_text(before, encoding="utf-8")
+    assert not computed(cached) & SOURCE
+    assert {"ingest products", "validate products", "evaluate products"} <= computed(cached)
+
+
+def test_a_deleted_artifact_is_rebuilt(run: Run, shared_home: Path) -> None:
+    """A stage output that is gone, or damaged, is noticed and made again."""
+    first, _ = run()
+    shutil.rmtree(shared_home / "artifacts" / "source")
+    for manifest in (shared_home / "artifacts" / "evaluate").glob("*/report.json"):
+        manifest.write_text("{}", encoding="utf-8")
+    second, cached = run()
+    assert {"source movies", "evaluate products"} <= computed(cached)
+    assert second["evaluation"] == first["evaluation"]
+
+
+def test_a_version_gone_from_the_registry_is_registered_again(run: Run) -> None:
+    """A cached registration counts only while the registry has the version."""
+    import mlflow
+
+    first, _ = run()
+    mlflow.MlflowClient().delete_model_version("toy", first["registration"]["version"])
+    second, cached = run()
+    assert computed(cached) == {"register toy"}
+    assert second["registration"]["version"] != first["registration"]["version"]
+
+
+def test_same_seed_same_metrics_elsewhere(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same seed and data give the same metrics in another home; another seed does not."""
+    first, _ = run()
+    monkeypatch.setenv("GRAFT_HOME", str(tmp_path / "elsewhere"))
+    second, cached = run()
+    assert not any(cached.values())
+    assert second["evaluation"] == first["evaluation"]
+    other, _ = run("seed=14")
+    assert other["evaluation"] != first["evaluation"]
+
+
+def test_pretraining_lora_and_early_stopping(run: Run) -> None:
+    """The other ways through the flow end in a registered model too."""
+    result, cached = run(
+        "pretraining={steps: 5, data: both}",
+        "paradigm.lora={rank: 2}",
+        "training.early_stopping={patience: 1}",
+        "target.products.split.validation=0.3",
+    )
+    assert "pretrain mlm" in cached
+    assert list(result["evaluation"]["systems"]) == [
+        "majority", "source_only", "target_only", "transfer",
+    ]  # fmt: skip
+    assert result["registration"]["version"].isdigit()
+
+
+def test_a_run_repeats_from_its_record(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """--from-run takes the recorded configuration, overrides included, and finds the same."""
+    from flows import cli
+
+    first, _ = run("training.epochs=1")
+    capsys.readouterr()
+    cli.run(name=None, overrides=[], from_run=first["run"], as_json=True)
+    repeated = json.loads(capsys.readouterr().out)
+    assert repeated["evaluation"] == first["evaluation"]
+    assert repeated["run"] != first["run"]
