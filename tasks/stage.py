@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks import progress, store
+from tasks.errors import GraftError, Unreachable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,34 +35,67 @@ class Stage:
         return store.stage_key(self.name, self.config, self.inputs)
 
 
-def run(stage: Stage, *, retries: int = 0) -> store.Output:
+def run(stage: Stage, *after: store.Output) -> store.Output:
     """Run a stage as a Prefect task, or take its output from the store.
 
     A hit counts only if the folder is there and its manifest holds; Prefect's own record of the
-    result is refreshed otherwise. Retries suit stages that fetch, never those that compute.
+    result is refreshed otherwise.
+
+    Args:
+        stage: what to run.
+        after: the outputs it reads; Prefect draws an edge from each.
     """
     from prefect import task
 
     held = store.find(stage.name, stage.key)
 
-    def produce() -> dict[str, str]:
+    def produce(after: list[dict[str, str]]) -> dict[str, str]:
         output = store.produce(stage.name, stage.key, stage.compute)
         return {"stage": output.stage, "key": output.key, "path": str(output.path)}
 
     started = time.monotonic()
-    name = f"{stage.name} {stage.subject}"
     progress.start(stage.name, stage.subject, cached=held is not None)
-    task(
+    record = task(
         name=stage.name,
-        task_run_name=name,
+        task_run_name=f"{stage.name} {stage.subject}",
         cache_key_fn=lambda _context, _parameters: f"{stage.name}-{stage.key}",
         refresh_cache=held is None,
         persist_result=True,
         result_serializer="json",
-        retries=retries,
-        retry_delay_seconds=5,
-    )(produce)()
-    path = store.home() / "artifacts" / stage.name / stage.key
-    output = held or store.Output(stage.name, stage.key, path, cached=False)
+        retries=1,
+        retry_delay_seconds=2,
+        retry_condition_fn=_may_pass,
+    )(produce)([output.record for output in after])
     progress.finish(stage.name, stage.subject, time.monotonic() - started, cached=held is not None)
-    return output
+    path = store.home() / "artifacts" / stage.name / stage.key
+    return store.Output(stage.name, stage.key, path, cached=held is not None, record=record)
+
+
+def plan(subject: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Call, as a Prefect task with retries, a function that may have to download something."""
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+
+    planned = task(
+        name="fetch",
+        task_run_name=f"fetch {subject}",
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=2,
+        retry_delay_seconds=[2, 10],
+        retry_condition_fn=_may_pass,
+    )(function)
+    return planned(*arguments)
+
+
+def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry what may be a passing fault: a network, a server; never a refusal of the input."""
+    try:
+        state.result()
+    except Unreachable:
+        return True
+    except (GraftError, OSError, AssertionError):
+        return False
+    except Exception:
+        return True
+    return False

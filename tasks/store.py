@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -68,6 +68,8 @@ class Output:
     key: str
     path: Path
     cached: bool
+    record: dict[str, str] = field(default_factory=dict, compare=False)
+    """What the Prefect task returned."""
 
     def file(self, name: str) -> Path:
         """A file of this output."""

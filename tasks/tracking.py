@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_SENDS = 5.0
 CONFIGURATION = "pipeline.json"
+CREDENTIALS = re.compile(r"://[^/@\s]*@")
+"""User and password in an address: never shown."""
 LOG_EVERY = 10
 
 
@@ -63,15 +66,9 @@ def refusals_named() -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise TrackingError(
-            f"MLflow at {_without_secret(tracking_uri())}: {first}; check MLFLOW_TRACKING_URI"
-        ) from error
-
-
-def _without_secret(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+        first = CREDENTIALS.sub("://", " ".join(str(error).split()))[:200]
+        uri = CREDENTIALS.sub("://", tracking_uri())
+        raise TrackingError(f"MLflow at {uri}: {first}; check MLFLOW_TRACKING_URI") from None
 
 
 class Tracker:

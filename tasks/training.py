@@ -107,7 +107,7 @@ def fit(
         "parameters": sum(p.numel() for p in learner.parameters()),
         "device": str(next(learner.parameters()).device),
         "threads": torch.get_num_threads(),
-        "precision": loop.accelerator(training.precision).mixed_precision,
+        "precision": str(loop.precision(training.precision)).removeprefix("torch."),
     }
     (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from tests.tiny import reviews, write_backbone
 
 from tasks.learning import loop
 from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.batches import Stream, collate
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.paradigms.fine_tuning import FineTuning, Lora
+from tests.tiny import reviews, write_backbone
 
 LAYERS = 3
 
@@ -86,9 +86,7 @@ def test_a_step_moves_what_it_should(
     before = parameters(learner)
     train(learner, fine_tuning(freeze=freeze), tmp_path)
     found = moved(learner, before)
-    assert found == {
-        name: {name not in still} for name in ("embeddings", "0", "1", "2", "head")
-    }
+    assert found == {name: {name not in still} for name in ("embeddings", "0", "1", "2", "head")}
 
 
 def test_freeze_too_many(learner: Learner) -> None:
@@ -183,7 +181,7 @@ def test_lora_trains_adapters_and_head(learner: Learner, tmp_path: Path) -> None
     """Only adapters and the head change; before the merge the backbone's own weights do not."""
     paradigm = fine_tuning(lora=Lora(rank=2, alpha=4))
     own = {name: p.detach().clone() for name, p in learner.backbone.model.named_parameters()}
-    learner_head = learner.heads["reviews"].weight.detach().clone()  # type: ignore[union-attr, operator]
+    learner_head = learner.heads["reviews"].weight.detach().clone()
     seen: dict[str, Any] = {}
 
     def report(step: int, *_: object) -> None:
@@ -203,7 +201,7 @@ def test_lora_trains_adapters_and_head(learner: Learner, tmp_path: Path) -> None
     assert seen["learns"] == {"lora", "head"}
     assert len(seen["B"]) == 6 * LAYERS  # query, key, value, output, up and down of each layer
     assert all(size > 0 for size in seen["B"])
-    assert not torch.equal(learner.heads["reviews"].weight, learner_head)  # type: ignore[arg-type]
+    assert not torch.equal(learner.heads["reviews"].weight, learner_head)
 
 
 def plain(name: str) -> str:
@@ -278,7 +276,7 @@ def test_gradients_equal_finite_differences(learner: Learner) -> None:
     assert values["loss"] == pytest.approx(loss())
     # cross_entropy runs in float32: a step of 1e-3 keeps its rounding below the tolerance
     head, top = learner.heads["reviews"], learner.backbone.layers()[-1]
-    checked = [*head.parameters(), top.output.dense.weight]  # type: ignore[union-attr]
+    checked = [*head.parameters(), top.output.dense.weight]
     for parameter in checked:
         flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
         for i in (0, flat.numel() // 2, flat.numel() - 1):
@@ -289,7 +287,7 @@ def test_gradients_equal_finite_differences(learner: Learner) -> None:
             below = loss()
             flat[i] = kept
             assert (above - below) / (2 * step) == pytest.approx(float(gradient[i]), abs=1e-4)
-    assert float(head.weight.grad.abs().max()) > 1e-2  # type: ignore[union-attr, operator]
+    assert float(head.weight.grad.abs().max()) > 1e-2
 
 
 def test_draws_are_the_targets(learner: Learner) -> None:

@@ -75,7 +75,9 @@ def test_shares(share: float) -> None:
     """`share` of the tokens is chosen; 80% of those masked, 10% replaced, 10% left."""
     torch.manual_seed(0)
     ids = torch.randint(200, VOCABULARY, (200, 500))
-    masked, labels = mask_tokens(ids, torch.ones_like(ids, dtype=torch.bool), MASK, VOCABULARY, share)
+    masked, labels = mask_tokens(
+        ids, torch.ones_like(ids, dtype=torch.bool), MASK, VOCABULARY, share
+    )
     chosen = labels != IGNORED
     assert float(chosen.float().mean()) == pytest.approx(share, abs=0.006)  # 5 sd of 1e5 draws
     assert torch.equal(labels[chosen], ids[chosen])
@@ -85,9 +87,7 @@ def test_shares(share: float) -> None:
     assert float((became == ids[chosen]).float().mean()) == pytest.approx(0.1, abs=0.015)
 
 
-def test_special_tokens_are_never_chosen(
-    learner: Learner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_special_tokens_are_never_chosen(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither [CLS], [SEP] nor padding is masked or scored, even when every token is to be."""
     paradigm = MaskedLanguageModelling(0.999999)
     paradigm.prepare(learner)

