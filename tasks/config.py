@@ -17,7 +17,16 @@ from tasks.learning.paradigms import AnyParadigm
 Share = Annotated[float, Field(ge=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+
+
+class Conflict(ValueError):
+    """Values that do not go together; `place` is the one to name."""
+
+    def __init__(self, place: tuple[str, ...], message: str) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class Range(Config):
@@ -214,22 +223,28 @@ class Pipeline(Config):
     def consistent(self) -> Self:
         """Refuse what no field can refuse alone."""
         if self.target_name in self.sources:
-            raise ValueError(f"target '{self.target_name}' is also a source; give it another name")
+            raise Conflict(
+                ("sources", self.target_name),
+                f"target '{self.target_name}' is also a source; give it another name",
+            )
         known = self.application.metrics
         if self.metric not in known:
-            raise ValueError(
-                f"evaluation.metric '{self.metric}' is unknown; one of {', '.join(known)}"
+            raise Conflict(
+                ("evaluation", "metric"),
+                f"evaluation.metric '{self.metric}' is unknown; one of {', '.join(known)}",
             )
         for name, domain in self.domains.items():
             labels = set(self.application.labels)
             if domain.label_rule is not None and (extra := sorted(set(domain.label_rule) - labels)):
-                raise ValueError(
+                raise Conflict(
+                    ("sources" if name in self.sources else "target", name, "label_rule", extra[0]),
                     f"label_rule of '{name}' makes '{extra[0]}', which is not among "
-                    f"application.labels: {', '.join(self.application.labels)}"
+                    f"application.labels: {', '.join(self.application.labels)}",
                 )
         if self.training.early_stopping and self.target[self.target_name].split.validation == 0:
-            raise ValueError(
-                "training.early_stopping needs target validation rows; set split.validation above 0"
+            raise Conflict(
+                ("training", "early_stopping"),
+                "training.early_stopping needs validation rows; set the target's split.validation above 0",
             )
         return self
 

@@ -91,16 +91,14 @@ def compare(
     samples, right = {}, {}
     for name, predicted in predictions.items():
         counts = application.statistics(predicted, rows)
-        scores = application.scores(counts.sum(0))
-        systems[name] = {}
-        for metric, value in scores.items():
-            drawn = statistics.resampled(
-                counts, application.scores, metric, evaluation.resamples, pipeline.seed
-            )
-            found = statistics.interval(float(value), drawn, evaluation.confidence)
-            systems[name][metric] = vars(found)
-            if metric == pipeline.metric:
-                samples[name] = drawn
+        drawn = statistics.resampled(
+            counts, application.scores, evaluation.resamples, pipeline.seed
+        )
+        systems[name] = {
+            metric: vars(statistics.interval(float(value), drawn[metric], evaluation.confidence))
+            for metric, value in application.scores(counts.sum(0)).items()
+        }
+        samples[name] = drawn[pipeline.metric]
         right[name] = application.correct(predicted, rows)
 
     def against(baseline: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from tasks.config import Pipeline, Pipelines
+from tasks.config import NAME, Conflict, Pipeline, Pipelines
 from tasks.errors import ConfigError
 
 Place = tuple[str | int, ...]
@@ -36,6 +36,8 @@ class Document:
             self.root = YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file; name one with --file") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: not UTF-8 (byte {error.start})") from error
         except MarkedYAMLError as error:
@@ -47,6 +49,8 @@ class Document:
             self.root.get("pipelines"), CommentedMap
         ):
             raise ConfigError(f"{path}:1: expected a mapping with the key 'pipelines'")
+        if not isinstance(self.root.get("defaults") or {}, CommentedMap | dict):
+            raise ConfigError(f"{path}:{self.line(('defaults',))}: 'defaults' must be a mapping")
         if extra := sorted(map(str, set(self.root) - {"defaults", "pipelines"})):
             raise ConfigError(
                 f"{path}:{self.line((extra[0],))}: unknown key '{extra[0]}'; "
@@ -58,7 +62,8 @@ class Document:
         node, line = self.root, 1
         for part in place:
             if isinstance(node, CommentedMap) and part in node:
-                line, node = node.lc.key(part)[0] + 1, node[part]
+                at = (node.lc.data or {}).get(part)  # none: brought in by a merge key
+                line, node = (at[0] if at else node.lc.line) + 1, node[part]
             elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
                 line, node = node.lc.item(part)[0] + 1, node[part]
         return int(line)
@@ -90,22 +95,28 @@ def load(path: Path, name: str, overrides: Sequence[str] = ()) -> Pipeline:
         ConfigError: anything unknown, missing, mistyped or out of range, with file and line.
     """
     document = Document(path)
-    pipelines = document.root["pipelines"]
+    pipelines = {str(key): value for key, value in document.root["pipelines"].items()}
     if name not in pipelines:
         raise ConfigError(f"{path}: no pipeline '{name}'; accepted: {', '.join(pipelines)}")
     where = f"{path}:{document.line(('pipelines', name))}"
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"{where}: pipeline '{name}': a name should match pattern '{NAME}'")
     if not isinstance(pipelines[name], CommentedMap):
         raise ConfigError(f"{where}: pipeline '{name}' must be a mapping")
     merged = merge(_plain(document.root.get("defaults") or {}), _plain(pipelines[name]))
     expanded = _expand(merged, lambda place: _where(document, name, place))
     for override in overrides:
         _override(expanded, override)
+        expanded = _expand(expanded, lambda _place, override=override: f"--set {override}")
     overridden = [tuple(o.partition("=")[0].split(".")) for o in overrides]
     try:
         return Pipeline.model_validate_json(json.dumps(expanded, default=str), strict=True)
     except ValidationError as error:
-        first = min(error.errors(), key=lambda e: _where(document, name, _yaml_place(e, expanded)))
-        place = _yaml_place(first, expanded)
+        found = [(_yaml_place(e, expanded), e) for e in error.errors()]
+        places = [place for place, _ in found]
+        # An error inside a value says more than one about the value (a union's other branch).
+        found = [f for f in found if not any(p[: len(f[0])] == f[0] != p for p in places)]
+        place, first = min(found, key=lambda f: _line(document, name, f[0]))
         by_set = any(place[: len(o)] == o or o[: len(place)] == place for o in overridden if place)
         origin = f"--set {'.'.join(map(str, place))}" if by_set else _where(document, name, place)
         raise ConfigError(f"{origin}: {_explain(first, place)}") from error
@@ -192,9 +203,13 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 def _where(document: Document, name: str, place: Place) -> str:
     """`file:line` of a place in a merged pipeline: its own line, else the one in defaults."""
+    return f"{document.path}:{_line(document, name, place)}"
+
+
+def _line(document: Document, name: str, place: Place) -> int:
     own, default = ("pipelines", name, *place), ("defaults", *place)
     chosen = default if document.has(default) and not document.has(own) else own
-    return f"{document.path}:{document.line(chosen)}"
+    return document.line(chosen)
 
 
 def _yaml_place(error: ErrorDetails, data: Any) -> Place:
@@ -208,7 +223,8 @@ def _yaml_place(error: ErrorDetails, data: Any) -> Place:
             data, place = data[part], (*place, part)
         elif index == len(error["loc"]) - 1 and error["type"] in ("missing", "extra_forbidden"):
             place = (*place, part)
-    return place
+    cause = error.get("ctx", {}).get("error")
+    return (*place, *cause.place) if isinstance(cause, Conflict) else place
 
 
 def _explain(error: ErrorDetails, place: Place) -> str:
@@ -220,7 +236,11 @@ def _explain(error: ErrorDetails, place: Place) -> str:
         return f"'{name}' is missing"
     message = _one_line(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return message if not place else f"'{name}': {message}"
+        return (
+            message
+            if not place or isinstance(error["ctx"]["error"], Conflict)
+            else f"'{name}': {message}"
+        )
     shown = json.dumps(error["input"], default=str, ensure_ascii=False)
     return f"'{name}' is {shown[:80]}: {message[0].lower()}{message[1:]}"
 
@@ -238,11 +258,13 @@ def _keys_beside(place: Place) -> list[str]:
 
 def _follow(node: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
     while "properties" not in node:
-        options = [o for o in node.get("anyOf", []) + node.get("oneOf", []) if "$ref" in o]
-        reference = node.get("$ref") or (options[0]["$ref"] if options else None)
-        if reference is None:
+        options = [node, *node.get("anyOf", []), *node.get("oneOf", [])]
+        objects = [o for o in options if "$ref" in o or o.get("type") == "object"]
+        if not objects or (objects[0] is node and "$ref" not in node):
             return node
-        node = document["$defs"][reference.rsplit("/", 1)[-1]]
+        node = objects[0]
+        if "$ref" in node:
+            node = document["$defs"][node["$ref"].rsplit("/", 1)[-1]]
     return node
 
 

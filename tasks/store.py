@@ -25,6 +25,9 @@ from tasks.errors import StoreError
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "pandas", "pyarrow")
 MANIFEST = "manifest.json"
+UNWRITABLE = {
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EACCES", "EROFS", "EPERM", "ENOTDIR")
+}
 
 
 def home() -> Path:
@@ -93,12 +96,9 @@ def stage_key(stage: str, config: Any, inputs: Mapping[str, str]) -> str:
 
 
 def find(stage: str, key: str) -> Output | None:
-    """A complete, intact output, or None. A damaged one is removed, so that it is rebuilt."""
+    """A complete, intact output, or None where it is missing or damaged."""
     path = home() / "artifacts" / stage / key
-    if not path.is_dir():
-        return None
     if not intact(path):
-        shutil.rmtree(path)
         return None
     return Output(stage, key, path, cached=True)
 
@@ -108,7 +108,7 @@ def intact(path: Path) -> bool:
     try:
         files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
         return all(file_digest(path / name) == sha for name, sha in files.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -127,13 +127,14 @@ def produce(stage: str, key: str, compute: Callable[[Path], None]) -> Output:
         with FileLock(f"{path}.lock"):
             if found := find(stage, key):
                 return found
+            shutil.rmtree(path, ignore_errors=True)  # damaged
             work = path.with_name(f"{key}.work")
             work.mkdir(exist_ok=True)
             compute(work)
             seal(work)
             work.rename(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in UNWRITABLE:
             raise StoreError(
                 f"{error.filename or path}: {error.strerror}; free space or set GRAFT_HOME to a "
                 "folder that can be written"

@@ -49,7 +49,10 @@ def connect() -> MlflowClient:
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     store.home().mkdir(parents=True, exist_ok=True)
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(tracking_uri())
+    if configured is None:  # MLflow sets it; Graft must still see that the user did not
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     client = mlflow.MlflowClient()
     with refusals_named():
         client.search_experiments(max_results=1)

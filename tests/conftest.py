@@ -13,6 +13,7 @@ from flows.console import quiet_libraries
 # Before anything imports Prefect, which reads its settings once: one home, and so one ephemeral
 # server, for the whole session.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads only get in the way
 quiet_libraries()
 
 from tasks.learning.applications.text_classification import TextClassification  # noqa: E402

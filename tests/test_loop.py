@@ -31,10 +31,10 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
+    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start(backbone: Path) -> Callable[..., Learner]:
     """A learner at its starting point, with dropout on."""
 
@@ -85,6 +85,14 @@ def kill_at(when: int) -> loop.Report:
             raise Killed
 
     return report
+
+
+@pytest.fixture(scope="module")
+def left_alone(start: Callable[..., Learner], tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """The weights of a run that nothing happens to."""
+    learner = start()
+    train(learner, tmp_path_factory.mktemp("alone"))
+    return weights(learner)
 
 
 def weights(learner: Learner) -> Weights:
@@ -150,25 +158,25 @@ def test_killed_and_resumed(
 
 
 @pytest.mark.parametrize("when", [1, 5, 6, 24])
-def test_killed_anywhere(when: int, tmp_path: Path, start: Callable[..., Learner]) -> None:
+def test_killed_anywhere(
+    when: int, tmp_path: Path, start: Callable[..., Learner], left_alone: Weights
+) -> None:
     """Before the first checkpoint, while one was due, right after it, and at the very end."""
-    alone, resumed = start(), start()
-    train(alone, tmp_path / "alone")
+    resumed = start()
     with pytest.raises(Killed):
         train(start(), tmp_path / "killed", report=kill_at(when))
     train(resumed, tmp_path / "killed")
-    assert same(weights(resumed), weights(alone))
+    assert same(weights(resumed), left_alone)
 
 
-def test_killed_twice(tmp_path: Path, start: Callable[..., Learner]) -> None:
+def test_killed_twice(tmp_path: Path, start: Callable[..., Learner], left_alone: Weights) -> None:
     """A run that is killed again and again still ends where it would have."""
-    alone, resumed = start(), start()
-    train(alone, tmp_path / "alone")
+    resumed = start()
     for when in (7, 12, 13, 22):
         with pytest.raises(Killed):
             train(start(), tmp_path / "killed", report=kill_at(when))
     train(resumed, tmp_path / "killed")
-    assert same(weights(resumed), weights(alone))
+    assert same(weights(resumed), left_alone)
 
 
 def test_checkpoints_do_not_change_anything(tmp_path: Path, start: Callable[..., Learner]) -> None:
@@ -179,16 +187,17 @@ def test_checkpoints_do_not_change_anything(tmp_path: Path, start: Callable[...,
     assert same(weights(often), weights(never))
 
 
-def test_partial_checkpoint_is_ignored(tmp_path: Path, start: Callable[..., Learner]) -> None:
+def test_partial_checkpoint_is_ignored(
+    tmp_path: Path, start: Callable[..., Learner], left_alone: Weights
+) -> None:
     """A checkpoint that was being written when the run was killed is not read."""
-    alone, resumed = start(), start()
-    train(alone, tmp_path / "alone")
+    resumed = start()
     with pytest.raises(Killed):
         train(start(), tmp_path / "killed", report=kill_at(12))
     partial = tmp_path / "killed" / f"{loop.CHECKPOINT}.partial"
     partial.write_bytes(b"PK half a checkp")
     train(resumed, tmp_path / "killed")
-    assert same(weights(resumed), weights(alone))
+    assert same(weights(resumed), left_alone)
     assert not partial.exists()
 
 
@@ -400,7 +409,7 @@ def test_it_learns(tmp_path: Path, start: Callable[..., Learner]) -> None:
 def test_everything_learns_again_afterwards(tmp_path: Path, start: Callable[..., Learner]) -> None:
     """Freezing ends with the training it was asked for."""
     learner = start()
-    train(learner, tmp_path, FineTuning(kind="fine_tuning", freeze=2), steps=1)
+    train(learner, tmp_path, FineTuning(kind="fine_tuning", freeze=1), steps=1)
     assert all(p.requires_grad for p in learner.parameters())
 
 

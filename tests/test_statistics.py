@@ -27,7 +27,7 @@ def counted(values: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
-    return resampled(counted(values), mean, "mean", resamples, seed)
+    return resampled(counted(values), mean, resamples, seed)["mean"]
 
 
 def test_standard_error_of_the_mean() -> None:

@@ -38,7 +38,9 @@ Draw = Mapping[str, tuple[str, "Batch"]]
 class Config(BaseModel):
     """Base of every configuration object: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True)

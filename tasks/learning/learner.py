@@ -1,16 +1,17 @@
-"""A backbone, one head a task, and what a paradigm adds. Saved as safetensors and JSON.
+"""A backbone, one head a task, and what a paradigm adds. Saved as safetensors.
 
 learner/backbone/        a transformers folder: config.json, model.safetensors, tokenizer
 learner/heads.safetensors
-learner/tasks.json       {"sentiment": {"kind": "text_classification", "labels": [...]}}
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -43,10 +44,18 @@ class Learner(nn.Module):
         return self.tasks[task].forward(self.backbone, self.heads[task], batch)
 
     def save(self, folder: Path) -> None:
-        """Write the learner; adapters must be merged and extras are not kept."""
-        self.backbone.model.save_pretrained(folder / "backbone")
-        self.tokenizer.save_pretrained(folder / "backbone")
-        save_file(self.heads.state_dict(), folder / "heads.safetensors")
+        """Write the learner; adapters must be merged and extras are not kept.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        try:
+            self.backbone.model.save_pretrained(folder / "backbone")
+            self.tokenizer.save_pretrained(folder / "backbone")
+            save_file(self.heads.state_dict(), folder / "heads.safetensors")
+        except SafetensorError as error:  # the library hides the operating system's error in one
+            full = "No space left" in str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(folder)) from error
 
     def load_heads(self, folder: Path) -> None:
         """Take the heads of a saved learner that has the same tasks."""

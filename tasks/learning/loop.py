@@ -111,10 +111,11 @@ def train(
         report: called at every step.
 
     Returns:
-        steps taken, seconds, examples and tokens seen, the best validation score if any.
+        `steps` taken and `seconds` spent, over all the runs it took.
     """
     engine = Accelerator(mixed_precision="no")  # its precision would be the whole process's
     dtype = precision(schedule.precision)
+    torch.manual_seed(target.seed)  # what the paradigm adds follows from the seed, too
     paradigm.prepare(learner)
     learner.to(engine.device)
     optimizer = _optimizer(learner, paradigm, schedule)
@@ -197,7 +198,8 @@ def _checkpoint(
         "optimizer": optimizer.state_dict(),
     }
     partial = folder / f"{CHECKPOINT}.partial"
-    torch.save(content, partial)
+    with partial.open("wb") as file:  # torch's own writer hides a full disk in a RuntimeError
+        torch.save(content, file)
     os.replace(partial, folder / CHECKPOINT)
 
 

@@ -38,13 +38,14 @@ def weights(rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def resampled(
-    statistics: np.ndarray, scores: Scores, metric: str, resamples: int, seed: int
-) -> np.ndarray:
-    """(R,) the metric on each resample. The same seed draws the same rows for every model."""
-    parts = [
-        scores(drawn @ statistics)[metric] for drawn in weights(len(statistics), resamples, seed)
-    ]
-    return np.concatenate(parts)
+    statistics: np.ndarray, scores: Scores, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Metric -> (R,) its value on each resample.
+
+    The same seed draws the same rows for every model, so differences are paired.
+    """
+    totals = [drawn @ statistics for drawn in weights(len(statistics), resamples, seed)]
+    return scores(np.concatenate(totals))
 
 
 def interval(value: float, samples: np.ndarray, confidence: float) -> Interval:
@@ -55,7 +56,7 @@ def interval(value: float, samples: np.ndarray, confidence: float) -> Interval:
 
 
 def paired_p_value(differences: np.ndarray) -> float:
-    """Two-sided p of "no difference" from paired resamples, never below 1 / (R + 1)."""
+    """Two-sided p of "no difference" from paired resamples, never below 2 / (R + 1)."""
     resamples = len(differences)
     below, above = (differences <= 0).sum(), (differences >= 0).sum()
     return float(min(1.0, 2 * (min(below, above) + 1) / (resamples + 1)))
