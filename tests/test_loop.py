@@ -450,3 +450,13 @@ def test_evaluating(start: Callable[..., Learner]) -> None:
             fail()
         assert learner.training is mode
     assert inside == [(False, True), (False, True)]
+
+
+def test_a_damaged_checkpoint_is_not_trusted(
+    start: Callable[..., Learner], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A checkpoint that cannot be read is said so and left aside; training starts at step 0."""
+    (tmp_path / loop.CHECKPOINT).write_bytes(b"PK half of a file")
+    assert train(start(), tmp_path, steps=2)["steps"] == 2
+    assert "starting over" in caplog.text
+    assert not (tmp_path / loop.CHECKPOINT).exists()

@@ -43,6 +43,12 @@ def registry_home(home: Path, packages: Path) -> Path:
     return home
 
 
+def test_the_readme_explains_the_shipped_example() -> None:
+    """The README quotes pipelines.yaml to the letter."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / "pipelines.yaml").read_text(encoding="utf-8") in readme
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("name", names(ROOT / "pipelines.yaml"))
 def test_a_shipped_pipeline_runs_shrunk(name: str, registry_home: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -200,15 +201,21 @@ def _checkpoint(
     partial = folder / f"{CHECKPOINT}.partial"
     with partial.open("wb") as file:  # torch's own writer hides a full disk in a RuntimeError
         torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, folder / CHECKPOINT)
 
 
 def _resume(learner: Learner, optimizer: torch.optim.Optimizer, folder: Path) -> State:
-    """Load the checkpoint in `folder`, if there is one."""
+    """Load the checkpoint in `folder`; without one, or with a damaged one, start at step 0."""
     path = folder / CHECKPOINT
     if not path.exists():
         return State()
-    content = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        logger.warning("%s cannot be read (%s): starting over", path, str(error).splitlines()[0])
+        return State()
     learner.load_state_dict(content["learner"])
     optimizer.load_state_dict(content["optimizer"])
     state = State(**content["state"])
