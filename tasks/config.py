@@ -244,7 +244,7 @@ class Pipeline(Config):
         if self.training.early_stopping and self.target[self.target_name].split.validation == 0:
             raise Conflict(
                 ("training", "early_stopping"),
-                "training.early_stopping needs validation rows; raise the target's split.validation",
+                "early_stopping needs validation rows; raise the target's split.validation",
             )
         return self
 

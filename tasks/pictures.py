@@ -68,11 +68,14 @@ def scores(report: Mapping[str, Any]) -> Figure:
 
 
 def learning_curves(curves: Curves, metric: str) -> Figure:
-    """Training loss, and the validation score where there was one, by step."""
+    """Training loss (points, and their running mean), and the validation score if there was one."""
     validated = f"validation_{metric}"
-    figure, axes = new_figure(8, 3, ncols=max(1, len(curves)), squeeze=False)
+    figure, axes = new_figure(4 * max(1, len(curves)), 3, ncols=max(1, len(curves)), squeeze=False)
     for axis, (name, lines) in zip(axes[0], curves.items(), strict=False):
-        axis.plot([x["step"] for x in lines], [x["loss"] for x in lines], lw=1)
+        steps, losses = [x["step"] for x in lines], [x["loss"] for x in lines]
+        means = [sum(losses[max(0, i - 4) : i + 1]) / min(5, i + 1) for i in range(len(losses))]
+        axis.plot(steps, losses, ".", color="tab:blue", alpha=0.3)
+        axis.plot(steps, means, color="tab:blue")
         axis.set(title=name, xlabel="step", ylabel="training loss", ylim=(0, None))
         points = [(x["step"], x[validated]) for x in lines if validated in x]
         if points:
