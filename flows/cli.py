@@ -201,12 +201,16 @@ def predict(
 
     from tasks.tracking import load_model
 
-    inputs = read_inputs(text)
-    try:
-        predicted = load_model(name).predict(inputs)
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    joined = pd.concat([inputs.reset_index(drop=True), predicted], axis=1)
+    table, model = read_inputs(text), load_model(name)
+    wanted = model.metadata.get_input_schema().input_names()
+    if missing := [column for column in wanted if column not in table]:
+        raise DataError(f"{text}: no column '{missing[0]}'; found: {', '.join(map(str, table))}")
+    inputs = table[wanted].reset_index(drop=True)
+    for column in wanted:
+        blank = [i for i, v in enumerate(inputs[column], 1) if not isinstance(v, str) or not v]
+        if blank:
+            raise DataError(f"{text}: row {blank[0]}: '{column}' is not a text")
+    joined = pd.concat([inputs, model.predict(inputs)], axis=1)
     if as_json:
         print(joined.to_json(orient="records", force_ascii=False))
         return
@@ -235,7 +239,7 @@ def read_inputs(text: str) -> Any:
         return pd.DataFrame({"text": [text]})
     readers = {
         ".jsonl": lambda: pd.read_json(path, lines=True, dtype=False),
-        ".csv": lambda: pd.read_csv(path, dtype=str),
+        ".csv": lambda: pd.read_csv(path, dtype=str, keep_default_na=False),
         ".parquet": lambda: pd.read_parquet(path),
         ".txt": lambda: pd.DataFrame({"text": path.read_text(encoding="utf-8").splitlines()}),
     }

@@ -18,15 +18,15 @@ def findings() -> dict[str, str]:
     import torch
 
     from tasks.learning.loop import native_bfloat16
-    from tasks.tracking import connect, tracking_uri
+    from tasks.tracking import connect, tracking_uri, without_credentials
 
     existing = store.home()
     while not existing.exists():
         existing = existing.parent
     try:
         connect()
-        tracking = f"{tracking_uri()}: answers"
-    except TrackingError as error:
+        tracking = f"{without_credentials(tracking_uri())}: answers"
+    except (TrackingError, OSError) as error:
         tracking = str(error)
     return {
         "python": sys.version.split()[0],
@@ -39,6 +39,8 @@ def findings() -> dict[str, str]:
         "writable": "yes" if os.access(existing, os.W_OK) else "no: set GRAFT_HOME",
         "disk free": f"{shutil.disk_usage(existing).free / 1e9:.0f} GB",
         "GRAFT_MIRROR": os.environ.get("GRAFT_MIRROR", "not set"),
-        "PREFECT_API_URL": os.environ.get("PREFECT_API_URL", "not set: ephemeral server"),
+        "PREFECT_API_URL": without_credentials(
+            os.environ.get("PREFECT_API_URL", "not set: ephemeral server")
+        ),
         "MLflow": tracking,
     }

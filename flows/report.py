@@ -56,9 +56,10 @@ def gains(report: Mapping[str, Any]) -> Iterator[str]:
         verdict = "significant" if gain["significant"] else "not significant"
         if gain["significant"] and gain["value"] < 0:
             verdict += ": negative transfer" if name == "target_only" else ": worse"
+        exact = gain["mcnemar_p_value"]
+        mcnemar = "" if exact is None else f", McNemar p = {exact:.2g}"
         yield (
             f"{title} over {name}: {gain['value']:+.3f} "
             f"({gain['low']:+.3f} to {gain['high']:+.3f}), "
-            f"{verdict} (paired bootstrap p = {gain['p_value']:.4f}, "
-            f"McNemar p = {gain['mcnemar_p_value']:.4f})"
+            f"{verdict} (paired bootstrap p = {gain['p_value']:.4f}{mcnemar})"
         )

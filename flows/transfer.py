@@ -5,6 +5,7 @@ Read `transfer` below from top to bottom: each line is a node of the DAG.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -14,6 +15,7 @@ from flows.report import markdown_table
 from tasks import evaluate, ingest, register, source, split, store, validate
 from tasks import transfer as transferring
 from tasks.config import Pipeline
+from tasks.errors import DataRejected
 from tasks.stage import plan, run
 from tasks.tracking import Tracker, tracked
 from tasks.training import Origin
@@ -37,23 +39,28 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         valid = {}
         for domain, config in pipeline.domains.items():
             rows = run(plan(domain, ingest.stage, domain, config, application))
-            valid[domain] = run(
-                validate.stage(domain, rows, application, pipeline.validation), rows
-            )
+            gate = validate.stage(domain, rows, application, pipeline.validation)
+            try:
+                valid[domain] = run(gate, rows)
+                record_validation(tracker, domain, valid[domain].path)
+            except DataRejected:
+                record_validation(tracker, domain, store.work_folder(gate.name, gate.key))
+                raise
         parts = run(split.stage(pipeline, valid), *valid.values())
         record_data(tracker, valid, parts)
 
         before = parts
         if pipeline.pretraining:
             before = run(source.pretraining_stage(pipeline, backbone, parts), parts)
-            backbone = Origin.of(before)
-        learners, start = {}, backbone
+            tracker.complete("pretraining", before.file("metrics.jsonl"))
+        pretrained = Origin.of(before) if pipeline.pretraining else backbone
+        learners, start = {}, pretrained
         if pipeline.source_training:
-            learners["source_only"] = run(source.source_stage(pipeline, backbone, parts), before)
+            learners["source_only"] = run(source.source_stage(pipeline, pretrained, parts), before)
             start = Origin.of(learners["source_only"])
         if "target_only" in pipeline.evaluation.baselines:
             target_only = transferring.stage(pipeline, backbone, parts, "target_only")
-            learners["target_only"] = run(target_only, before)
+            learners["target_only"] = run(target_only, parts)
         transferred = transferring.stage(pipeline, start, parts, "transfer")
         learners["transfer"] = run(transferred, learners.get("source_only", before))
 
@@ -63,15 +70,21 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         return conclude(tracker, evaluation, run(registered, evaluation))
 
 
+def record_validation(tracker: Tracker, domain: str, folder: Path) -> None:
+    """Data Docs and quarantined rows, of a gate that opened or stayed shut."""
+    for name in ("data_docs", "quarantine.jsonl"):
+        if (folder / name).exists():
+            tracker.artifact(tracker.parent, folder / name, f"validation/{domain}")
+
+
 def record_data(tracker: Tracker, valid: dict[str, store.Output], parts: store.Output) -> None:
-    """Data digests, validation reports and Data Docs, on the parent run."""
+    """Data digests and counts, on the parent run."""
     for domain, output in valid.items():
         report = output.read_json("report.json")
         tracker.values(
             tracker.parent,
             {f"{domain}_rows": report["rows"], f"{domain}_rejected": report["rejected"]},
         )
-        tracker.folder(tracker.parent, output.file("data_docs"), f"data_docs/{domain}")
         for part in ("train", "test"):
             path = parts.file(f"{domain}/{part}.parquet")
             digest = parts.digest(f"{domain}/{part}.parquet")
@@ -99,7 +112,7 @@ def record_evaluation(
     gains = {f"gain_over_{name}": gain["value"] for name, gain in report["gains"].items()}
     transferred = report["systems"]["transfer"][report["metric"]]["value"]
     tracker.values(tracker.parent, {f"test_{report['metric']}": transferred, **gains})
-    tracker.folder(tracker.parent, evaluation.path, "evaluation")
+    tracker.artifact(tracker.parent, evaluation.path, "evaluation")
 
 
 def conclude(
@@ -108,6 +121,8 @@ def conclude(
     """What the run found, as the flow's result and as an artifact in the Prefect UI."""
     report = evaluation.read_json("report.json")
     registered = registration.read_json("registration.json")
+    # On every run, a cached one too: the challenger is what was run last.
+    tracker.challenge(registered["model"], registered["version"])
     tracker.tag(tracker.parent, "graft.model", f"{registered['model']}/{registered['version']}")
     create_markdown_artifact(
         key=f"{tracker.name.lower().replace('_', '-')}-evaluation",

@@ -41,8 +41,8 @@ class Range(Config):
 class Split(Config):
     """Shares of a data set that brings no test or validation file of its own.
 
-    Each row's place follows from its text (or group) and the seed alone, so rows that are added
-    later never move another one, and the test rows stay frozen.
+    Each row's place follows from its text (or group) and the seed alone: rows that are added later
+    never move another one between test and training, though some of them are test rows too.
     """
 
     test: Share = 0.2
@@ -68,7 +68,8 @@ class Domain(Config):
     split: Split = Split()
     """Shares for test and validation, where the data bring no such files."""
     group: str | None = None
-    """A column whose rows belong together (one review's sentences): never split across sets."""
+    """A column whose rows belong together (one review's sentences): kept on one side of the test
+    set, and drawn together for every interval."""
     group_separator: str | None = None
     """The group is the column's value up to this: with "_", 12_3 and 12_4 are both of group 12."""
     labelled: PositiveInt | None = None
@@ -160,7 +161,8 @@ class Evaluation(Config):
         "source_only",
         "target_only",
     )
-    """What is scored beside the transfer on the same test rows."""
+    """What is scored beside the transfer on the same test rows; `source_only` needs
+    `source_training`."""
     resamples: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap resamples behind every interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -241,11 +243,6 @@ class Pipeline(Config):
                     f"label_rule of '{name}' makes '{extra[0]}', which is not among "
                     f"application.labels: {', '.join(self.application.labels)}",
                 )
-        if self.training.early_stopping and self.target[self.target_name].split.validation == 0:
-            raise Conflict(
-                ("training", "early_stopping"),
-                "early_stopping needs validation rows; raise the target's split.validation",
-            )
         return self
 
 

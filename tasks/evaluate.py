@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tasks import pictures, store
 from tasks.config import Pipeline
 from tasks.learning.contracts import Prediction, Row
@@ -46,13 +48,18 @@ def stage(pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.
         target,
         {
             "evaluation": pipeline.evaluation.model_dump(mode="json"),
+            "application": pipeline.application.model_dump(mode="json"),
             "metric": pipeline.metric,
             "seed": pipeline.seed,
         },
         {
             "test": split.digest(f"{target}/test.parquet"),
             "train": split.digest(f"{target}/train.parquet"),
-            **{name: output.digest() for name, output in learners.items()},
+            **{
+                f"{name} {part}": output.digest(part)
+                for name, output in learners.items()
+                for part in ("learner/", "metrics.jsonl")
+            },
         },
         compute,
     )
@@ -74,25 +81,34 @@ def predict_all(
         seen = read_rows(split.file(f"{target}/train.parquet"))
         predictions["majority"] = [application.constant(seen)] * len(rows)
     for name, output in learners.items():
-        learner = load_learner(output.file("learner"), {target: application})
-        predictions[name] = predict(learner, target, rows)
+        if name != TRANSFER and name not in pipeline.evaluation.baselines:
+            continue
+        learner = load_learner(output.file("learner"), {application.kind: application})
+        predictions[name] = predict(learner, application.kind, rows)
     return predictions
 
 
 def compare(
     pipeline: Pipeline, predictions: Mapping[str, Sequence[Prediction]], rows: Sequence[Row]
 ) -> dict[str, Any]:
-    """Scores with bootstrap intervals; every system resampled on the same rows, so that
-    differences are paired."""
+    """Scores with bootstrap intervals; all systems resampled alike, so differences are paired.
+
+    Rows of one group (the sentences of a review) are drawn together, since they are not
+    independent: a cluster bootstrap.
+    """
     from tasks.learning import statistics
 
     application, evaluation = pipeline.application, pipeline.evaluation
     systems: dict[str, dict[str, Any]] = {}
     samples, right = {}, {}
+    units = np.array([row["group"] or row["id"] for row in rows])
     for name, predicted in predictions.items():
         counts = application.statistics(predicted, rows)
         drawn = statistics.resampled(
-            counts, application.scores, evaluation.resamples, pipeline.seed
+            statistics.by_unit(counts, units),
+            application.scores,
+            evaluation.resamples,
+            pipeline.seed,
         )
         systems[name] = {
             metric: vars(statistics.interval(float(value), drawn[metric], evaluation.confidence))
@@ -109,7 +125,10 @@ def compare(
         return {
             **vars(gain),
             "p_value": statistics.paired_p_value(differences),
-            "mcnemar_p_value": statistics.mcnemar(right[baseline], right[TRANSFER]),
+            # McNemar's test takes rows to be independent, so it says nothing about grouped ones.
+            "mcnemar_p_value": None
+            if len(set(units)) < len(rows)
+            else statistics.mcnemar(right[baseline], right[TRANSFER]),
             "significant": gain.excludes_zero,
         }
 
@@ -118,6 +137,7 @@ def compare(
         "confidence": evaluation.confidence,
         "resamples": evaluation.resamples,
         "rows": len(rows),
+        "units": len(set(units)),
         "systems": systems,
         "gains": {name: against(name) for name in predictions if name != TRANSFER},
     }

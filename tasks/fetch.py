@@ -83,7 +83,8 @@ def _local(path: str) -> Path | None:
 
 def _package(path: str, revision: str | None) -> Path:
     parts = PACKAGE.fullmatch(path)
-    if parts is None or ".." in PurePosixPath(parts["inner"]).parts:
+    inner = PurePosixPath(parts["inner"]) if parts else PurePosixPath("/")
+    if parts is None or ".." in inner.parts or inner.is_absolute():
         raise ConfigError(f"{path}: expected package:NAME==VERSION/inner/path")
     pin = REVISION.fullmatch(revision or "")
     if pin is None:
@@ -99,7 +100,7 @@ def _package(path: str, revision: str | None) -> Path:
             _extract(archive, tree)
             _strip_top(tree, archive)
             tree.rename(folder)
-    return _descend(folder, PurePosixPath(parts["inner"]), path)
+    return _descend(folder, inner, path)
 
 
 def _download(requirement: str, sha: str, folder: Path) -> Path:

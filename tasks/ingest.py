@@ -67,6 +67,7 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
         config={
             "fields": {f: rule.values is not None for f, rule in application.fields.items()},
             "inputs": application.inputs,
+            "rule_order": list(domain.label_rule or {}),
             **domain.model_dump(mode="json", include=SHAPING),
         },
         inputs={f"{f.split or ''}/{f.path.name}": store.file_digest(f.path) for f in files},

@@ -11,7 +11,13 @@ from typing import Any
 from tasks import store
 from tasks.config import Pipeline
 from tasks.stage import Stage
-from tasks.tracking import Tracker, register_model, registered_version, tracking_uri
+from tasks.tracking import (
+    Tracker,
+    register_model,
+    registered_version,
+    tracking_uri,
+    without_credentials,
+)
 
 PACKAGE = Path(__file__).parent
 
@@ -28,11 +34,11 @@ def stage(
 
         data, code = folder / "model", folder / "tasks"
         shutil.copytree(learner.file("learner"), data / "learner", dirs_exist_ok=True)
-        serving.describe(data, pipeline.target_name, pipeline.application)
+        serving.describe(data, pipeline.application)
         copy_code(code)
         card = model_card(tracker.name, pipeline, evaluation.read_json("report.json"))
         (data / "README.md").write_text(card, encoding="utf-8")
-        rows = read_rows(split.file(f"{pipeline.target_name}/test.parquet"))[:2]
+        rows = read_rows(split.file(f"{pipeline.target_name}/train.parquet"))[:2]
         example = {name: [row[name] for row in rows] for name in pipeline.application.inputs}
         registration = register(tracker, made.key, data, code, example, card)
         shutil.rmtree(data)  # the registry has its own copy
@@ -42,7 +48,11 @@ def stage(
     made = Stage(
         "register",
         pipeline.promotion.model,
-        {"promotion": pipeline.promotion.model_dump(mode="json"), "uri": tracking_uri()},
+        {
+            "name": tracker.name,
+            "pipeline": pipeline.model_dump(mode="json"),  # the card speaks of all of it
+            "registry": without_credentials(tracking_uri()),
+        },
         {"learner": learner.digest("learner/"), "evaluation": evaluation.digest("report.json")},
         compute,
     )

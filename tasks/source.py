@@ -11,6 +11,7 @@ from tasks import progress, store
 from tasks.config import BackboneConfig, Pipeline
 from tasks.errors import ConfigError, UnsafeModel
 from tasks.fetch import fetch
+from tasks.learning.contracts import Unfit
 from tasks.stage import Stage
 from tasks.training import Origin, fit, read_rows
 
@@ -62,6 +63,7 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
         {
             "pretraining": config.model_dump(mode="json"),
             "application": pipeline.application.model_dump(mode="json"),
+            "domains": domains,  # in the order their rows are read
             "seed": pipeline.seed,
         },
         {"backbone": origin.digest, **{d: split.digest(f"{d}/") for d in domains}},
@@ -86,23 +88,27 @@ def pretrain(pipeline: Pipeline, origin: Origin, texts: list, folder: Path) -> N
     if learner.tokenizer.mask_token_id is None:
         raise ConfigError("pretraining.objective is mlm, but the backbone has no mask token")
     stream = Stream(
-        pipeline.target_name,
+        pipeline.application.kind,
         pipeline.application.encode(texts, learner.tokenizer, supervised=False),
         pad_id=learner.tokenizer.pad_token_id,
         budget=config.tokens_per_batch,
         seed=pipeline.seed,
     )
     schedule = loop.Schedule(steps=config.steps, learning_rate=config.learning_rate)
-    loop.train(
-        learner,
-        MaskedLanguageModelling(config.mask),
-        {},
-        stream,
-        schedule,
-        folder,
-        report=lambda step, steps, values: progress.step("pretraining", step, steps, values),
-    )
+    try:
+        loop.train(
+            learner,
+            MaskedLanguageModelling(config.mask),
+            {},
+            stream,
+            schedule,
+            folder,
+            report=lambda step, steps, values: progress.step("pretraining", step, steps, values),
+        )
+    except Unfit as error:
+        raise ConfigError(str(error)) from error
     learner.save(folder / "learner")
+    loop.forget_checkpoint(folder)
 
 
 def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Stage:
@@ -140,6 +146,7 @@ def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Sta
             "training": training.model_dump(mode="json"),
             "application": pipeline.application.model_dump(mode="json"),
             "metric": pipeline.metric,
+            "sources": list(pipeline.sources),  # in the order their rows are read
             "seed": pipeline.seed,
         },
         {"origin": origin.digest, **{d: split.digest(f"{d}/") for d in pipeline.sources}},

@@ -70,6 +70,8 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
         read = pq.read_table(rows[name].file("rows.parquet")).to_pylist()
         own = [{**row, "key": text_key(row, inputs)} for row in read]
         kept[name], tests[name] = take_test(own, domain, pipeline.seed)
+        tested = {row["group"] for row in tests[name]} - {None}
+        kept[name] = [row for row in kept[name] if row["group"] not in tested]
     leaks: list[Leak] = []
     for name in pipeline.domains:
         for test in dict.fromkeys((target, name)):

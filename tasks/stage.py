@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks import progress, store
-from tasks.errors import GraftError, Unreachable
+from tasks.errors import Unreachable
 
 T = TypeVar("T")
 
@@ -92,10 +92,8 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     """Retry what may be a passing fault: a network, a server; never a refusal of the input."""
     try:
         state.result()
-    except Unreachable:
+    except (Unreachable, ConnectionError, TimeoutError):
         return True
-    except (GraftError, OSError, AssertionError):
-        return False
     except Exception:
-        return True
+        return False
     return False

@@ -23,7 +23,10 @@ from filelock import FileLock
 
 from tasks.errors import StoreError
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "pandas", "pyarrow")
+LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft"),
+    *("numpy", "pandas", "pyarrow", "great-expectations"),
+)
 MANIFEST = "manifest.json"
 UNWRITABLE = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EACCES", "EROFS", "EPERM", "ENOTDIR")
@@ -95,6 +98,11 @@ def stage_key(stage: str, config: Any, inputs: Mapping[str, str]) -> str:
     )[:24]
 
 
+def work_folder(stage: str, key: str) -> Path:
+    """Where an output is being written, and what an interrupted or refused run left."""
+    return home() / "artifacts" / stage / f"{key}.work"
+
+
 def find(stage: str, key: str) -> Output | None:
     """A complete, intact output, or None where it is missing or damaged."""
     path = home() / "artifacts" / stage / key
@@ -128,7 +136,7 @@ def produce(stage: str, key: str, compute: Callable[[Path], None]) -> Output:
             if found := find(stage, key):
                 return found
             shutil.rmtree(path, ignore_errors=True)  # damaged
-            work = path.with_name(f"{key}.work")
+            work = work_folder(stage, key)
             work.mkdir(exist_ok=True)
             compute(work)
             seal(work)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_SENDS = 5.0
 CONFIGURATION = "pipeline.json"
-CREDENTIALS = re.compile(r"://[^/@\s]*@")
+NAME = re.compile(r"[\w.\- ]+")
+"""What MLflow takes as part of a parameter's name."""
+CREDENTIALS = re.compile(r"://[^/\s]*@")
 """User and password in an address: never shown."""
 LOG_EVERY = 10
 
@@ -33,6 +35,11 @@ LOG_EVERY = 10
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or a SQLite file under GRAFT_HOME."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.home() / 'mlflow.db'}"
+
+
+def without_credentials(text: str) -> str:
+    """Text that may hold addresses, without the users and passwords in them."""
+    return CREDENTIALS.sub("://", text)
 
 
 def connect() -> MlflowClient:
@@ -53,8 +60,8 @@ def connect() -> MlflowClient:
     mlflow.set_tracking_uri(tracking_uri())
     if configured is None:  # MLflow sets it; Graft must still see that the user did not
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-    client = mlflow.MlflowClient()
     with refusals_named():
+        client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
     return client
 
@@ -69,9 +76,9 @@ def refusals_named() -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
-        first = CREDENTIALS.sub("://", " ".join(str(error).split()))[:200]
-        uri = CREDENTIALS.sub("://", tracking_uri())
-        raise TrackingError(f"MLflow at {uri}: {first}; check MLFLOW_TRACKING_URI") from None
+        first = without_credentials(" ".join(str(error).split()))[:200]
+        uri = without_credentials(tracking_uri())
+        raise TrackingError(f"MLflow at {uri}: {first}; check MLFLOW_TRACKING_URI") from error
 
 
 class Tracker:
@@ -120,14 +127,20 @@ class Tracker:
             return
         self._waiting.setdefault(subject, []).append((step, dict(values)))
         if time.monotonic() - self._last_send > SECONDS_BETWEEN_SENDS:
-            self.send()
+            try:
+                with refusals_named():
+                    self.send()
+            except TrackingError as error:  # hours of training must not end for want of a curve
+                progress.logger.warning("%s; trying again later", error)
+                self._last_send = time.monotonic()
 
     def send(self) -> None:
         """Send what waits, in one batch a run."""
-        for subject, lines in self._waiting.items():
+        for subject in list(self._waiting):
+            lines = self._waiting[subject]
             self._log_lines(self.child(SUBJECT_RUNS.get(subject, subject)), lines)
             self._sent.setdefault(subject, lines[0][0])
-        self._waiting.clear()
+            del self._waiting[subject]
         self._last_send = time.monotonic()
 
     def complete(self, subject: str, metrics: Path) -> None:
@@ -158,9 +171,17 @@ class Tracker:
         """Final values of a run."""
         self._log_lines(run, [(0, values)])
 
-    def folder(self, run: str, folder: Path, name: str) -> None:
-        """Log a folder as artifacts."""
-        self.client.log_artifacts(run, str(folder), name)
+    def artifact(self, run: str, path: Path, name: str) -> None:
+        """Log a file, or a folder with what is in it, under `name`."""
+        if path.is_dir():
+            inside = name if path.name != "data_docs" else f"{name}/{path.name}"
+            self.client.log_artifacts(run, str(path), inside)
+        else:
+            self.client.log_artifact(run, str(path), name)
+
+    def challenge(self, model: str, version: str) -> None:
+        """Point the alias `challenger` at a version."""
+        self.client.set_registered_model_alias(model, "challenger", version)
 
     def tag(self, run: str, key: str, value: str) -> None:
         """Set a tag."""
@@ -173,7 +194,7 @@ class Tracker:
             self.client.set_terminated(run, status)
 
 
-SUBJECT_RUNS = {"source": "source_only", "pretraining": "source_only"}
+SUBJECT_RUNS = {"source": "source_only"}
 """Training whose curve belongs to another system's run."""
 
 
@@ -192,8 +213,13 @@ def tracked(name: str, pipeline: Pipeline) -> Iterator[Tracker]:
         raise
     finally:
         progress.listeners.remove(tracker.listen)
-        with refusals_named():
-            tracker.finish(status)
+        try:
+            with refusals_named():
+                tracker.finish(status)
+        except TrackingError as error:
+            if status == "FINISHED":
+                raise
+            progress.logger.warning("%s", error)  # what ended the run matters more
 
 
 def _params(pipeline: Pipeline) -> Iterator[Any]:
@@ -201,11 +227,11 @@ def _params(pipeline: Pipeline) -> Iterator[Any]:
     from mlflow.entities import Param
 
     def walk(place: str, node: Any) -> Iterator[Any]:
-        if isinstance(node, dict):
+        if isinstance(node, dict) and all(NAME.fullmatch(key) for key in node):
             for key, value in node.items():
                 yield from walk(f"{place}.{key}" if place else key, value)
         else:
-            yield Param(place, json.dumps(node) if isinstance(node, list) else str(node))
+            yield Param(place, json.dumps(node) if isinstance(node, list | dict) else str(node))
 
     yield from walk("", pipeline.model_dump(mode="json"))
 
@@ -256,7 +282,7 @@ def download_model(uri: str) -> Path:
     except (MlflowException, OSError) as error:
         first = str(error).splitlines()[0]
         raise SourceUnavailable(f"{uri}: not in the registry ({first})") from error
-    return folder / "data"
+    return folder / "data" / "model"
 
 
 def load_model(name: str) -> Any:
@@ -281,7 +307,7 @@ def load_model(name: str) -> Any:
 def register_model(
     tracker: Tracker, key: str, data: Path, code: Path, example: Any, output: Any, card: str
 ) -> dict[str, str]:
-    """Log a model to the transfer's run, register it, and point `challenger` at it.
+    """Log a model to the transfer's run and register it.
 
     A version that carries the same key, left by a run killed right after registration, is taken
     instead of a second one.
@@ -307,5 +333,4 @@ def register_model(
         client.update_model_version(model, version.version, description=card)
     else:
         version = found[0]
-    client.set_registered_model_alias(model, "challenger", version.version)
     return {"model": model, "version": str(version.version), "run": tracker.parent}

@@ -15,8 +15,8 @@ from typing import Any
 
 from tasks import progress
 from tasks.config import Pipeline, Training
-from tasks.errors import ConfigError
-from tasks.learning.contracts import Paradigm, Row
+from tasks.errors import ConfigError, DataRejected
+from tasks.learning.contracts import Paradigm, Row, Unfit
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def fit(
     """Train from `origin` on `rows` and write the learner; resumes what `folder` holds.
 
     Raises:
-        ConfigError: the paradigm does not fit the backbone (too many layers to freeze).
+        ConfigError: the paradigm does not fit the backbone (too many layers to freeze), or early
+            stopping has no validation rows to watch.
+        DataRejected: there are no rows to train on.
     """
     import torch
 
@@ -63,7 +65,14 @@ def fit(
     from tasks.learning.batches import Stream
     from tasks.learning.prediction import score
 
-    task, application = pipeline.target_name, pipeline.application
+    if not rows:
+        raise DataRejected(f"{subject}: no labelled rows to train on")
+    if training.early_stopping and not validation_rows:
+        raise ConfigError(
+            f"{subject}: early_stopping has no validation rows to watch; raise split.validation"
+        )
+    application = pipeline.application
+    task = application.kind
     learner = start(pipeline, origin)
     learner.backbone.set_dropout(training.dropout)
     examples = application.encode(rows, learner.tokenizer)
@@ -96,8 +105,8 @@ def fit(
             metric=pipeline.metric,
             report=lambda step, steps, values: progress.step(subject, step, steps, values),
         )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    except Unfit as error:
+        raise ConfigError(f"{subject}: {error}") from error
     learner.save(folder / "learner")
     described = {
         **summary,
@@ -110,6 +119,7 @@ def fit(
         "precision": str(loop.precision(training.precision)).removeprefix("torch."),
     }
     (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+    loop.forget_checkpoint(folder)
 
 
 def start(pipeline: Pipeline, origin: Origin) -> Any:
@@ -123,7 +133,7 @@ def start(pipeline: Pipeline, origin: Origin) -> Any:
     from tasks.learning.learner import new_learner
 
     torch.manual_seed(pipeline.seed)
-    learner = new_learner(origin.backbone, {pipeline.target_name: pipeline.application})
+    learner = new_learner(origin.backbone, {pipeline.application.kind: pipeline.application})
     if origin.heads is not None:
         learner.load_heads(origin.heads)
     limit = learner.backbone.maximum_positions

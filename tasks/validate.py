@@ -102,6 +102,7 @@ def gate(
     good = [position not in bad for position in range(table.num_rows)]
     share = len(bad) / table.num_rows
     lines = "".join(json.dumps(vars(r), ensure_ascii=False) + "\n" for r in rejections)
+    (folder / "quarantine.jsonl").write_text(lines, encoding="utf-8")
     if share > reject_over:
         quarantine.parent.mkdir(parents=True, exist_ok=True)
         quarantine.write_text(lines, encoding="utf-8")
@@ -112,7 +113,6 @@ def gate(
             f"{_shown(first.value)} {first.reason}; all in {quarantine}"
         )
     pq.write_table(table.filter(good), folder / "rows.parquet")
-    (folder / "quarantine.jsonl").write_text(lines, encoding="utf-8")
     report = {
         **rows.read_json("report.json"),
         "rows": table.num_rows - len(bad),

@@ -153,6 +153,9 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "remote code": (remote_code, ["backbone", "auto_map"]),
     "too many layers frozen": (
         edit("{kind: fine_tuning}", "{kind: fine_tuning, freeze: 9}"), ["freeze", "9", "3"]),
+    "nothing to stop early by": (
+        edit("training: {epochs: 2", "training: {early_stopping: {patience: 1}, epochs: 2"),
+        ["early_stopping", "split.validation"]),
     "longer than the backbone takes": (
         edit("kind: text_classification", "kind: text_classification, maximum_tokens: 4096"),
         ["maximum_tokens", "4096", "512"]),

@@ -128,3 +128,9 @@ def test_heavy_imports_are_late(name: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
+
+
+def test_serving_needs_nothing_that_trains() -> None:
+    """What a registered model imports leaves the training loop, and so accelerate, out."""
+    script = "import sys, tasks.learning.serving; assert 'tasks.learning.loop' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -189,9 +189,6 @@ CROSS = [
     ("rule with an unknown label", "path: data/products",
      "path: data/products\n        label_rule: {neutral: [0]}",
      ["'neutral'", "'products'", "negative, positive"]),
-    ("early stopping without validation", "path: data/products",
-     "path: data/products\n        split: {validation: 0}\n    validation: {}",
-     ["early_stopping", "validation"]),
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tasks.learning.contracts import Paradigm
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.masking import MaskedLanguageModelling
 from tasks.learning.paradigms.fine_tuning import FineTuning, Lora
-from tasks.learning.prediction import score
+from tasks.learning.prediction import evaluating, score
 from tests.tiny import reviews, write_backbone
 
 APPLICATION = TextClassification(kind="text_classification", labels=("negative", "positive"))
@@ -226,8 +226,11 @@ def test_full_disk_at_a_checkpoint(tmp_path: Path, start: Callable[..., Learner]
 
 
 def test_what_is_left(tmp_path: Path, start: Callable[..., Learner]) -> None:
-    """A finished run leaves its log and no checkpoint; every tenth step and epoch is in it."""
+    """A finished run leaves its log, and the last checkpoint until it is told to forget it."""
     found = train(start(), tmp_path)
+    again = train(start(), tmp_path)  # a kill while the result was being written loses nothing
+    assert again["steps"] == found["steps"]
+    loop.forget_checkpoint(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [loop.METRICS]
     lines = [json.loads(x) for x in (tmp_path / loop.METRICS).read_text().splitlines()]
     steps = [line["step"] for line in lines]
@@ -440,7 +443,7 @@ def test_evaluating(start: Callable[..., Learner]) -> None:
     learner, inside = start(), []
 
     def fail() -> None:
-        with loop.evaluating(learner):
+        with evaluating(learner):
             inside.append((learner.training, torch.is_inference_mode_enabled()))
             raise Killed
 
@@ -459,4 +462,3 @@ def test_a_damaged_checkpoint_is_not_trusted(
     (tmp_path / loop.CHECKPOINT).write_bytes(b"PK half of a file")
     assert train(start(), tmp_path, steps=2)["steps"] == 2
     assert "starting over" in caplog.text
-    assert not (tmp_path / loop.CHECKPOINT).exists()

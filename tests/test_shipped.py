@@ -1,4 +1,4 @@
-"""The shipped pipelines.yaml: shrunk it runs whole; at full size it must show its gain."""
+"""The shipped pipelines.yaml, shrunk, run whole."""
 
 from __future__ import annotations
 

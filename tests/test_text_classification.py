@@ -13,7 +13,7 @@ from tasks.learning.backbone import load_tokenizer, masked_mean
 from tasks.learning.batches import collate
 from tasks.learning.contracts import Row
 from tasks.learning.learner import Learner, load_learner, new_learner
-from tasks.learning.loop import evaluating
+from tasks.learning.prediction import evaluating
 from tests.tiny import IDS, reviews, write_backbone
 
 TOPICS = ("art", "sport", "money", "never")

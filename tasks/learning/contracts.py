@@ -35,6 +35,10 @@ Draw = Mapping[str, tuple[str, "Batch"]]
 """What one step learns from: role -> (task, batch), for example {"target": ("products", batch)}."""
 
 
+class Unfit(ValueError):
+    """A paradigm that cannot be applied to the backbone it was given."""
+
+
 class Config(BaseModel):
     """Base of every configuration object: frozen, and an unknown key is an error."""
 

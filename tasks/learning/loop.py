@@ -12,8 +12,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,9 @@ def train(
         sources: a stream of batches for each source.
         target: the target's stream.
         schedule: steps and rates.
-        folder: where checkpoint.pt and metrics.jsonl are kept; what is there is resumed.
+        folder: where checkpoint.pt and metrics.jsonl are kept; what is there is resumed. The last
+            checkpoint stays until `forget_checkpoint`, so that nothing is lost while the caller
+            writes the result.
         validate: scores the learner at each epoch's end, with dropout off.
         metric: the score of `validate` that early stopping watches.
         report: called at every step.
@@ -155,14 +156,14 @@ def train(
             log.write(state.step, values)
         report(state.step, schedule.steps, values)
         state.seconds = time.monotonic() - started
-        if state.step % schedule.checkpoint_every == 0:
+        if state.step % schedule.checkpoint_every == 0 and state.step < schedule.steps:
             _checkpoint(state, learner, optimizer, folder)
 
+    _checkpoint(state, learner, optimizer, folder)
     if schedule.patience is not None and state.weights:
         learner.load_state_dict(state.weights, strict=False)
     learner.backbone.merge_adapters()
     learner.requires_grad_(True)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
     return {"steps": state.step, "seconds": state.seconds}
 
 
@@ -206,6 +207,12 @@ def _checkpoint(
     os.replace(partial, folder / CHECKPOINT)
 
 
+def forget_checkpoint(folder: Path) -> None:
+    """For the caller, once it has written what the training was for."""
+    for name in (CHECKPOINT, f"{CHECKPOINT}.partial"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _resume(learner: Learner, optimizer: torch.optim.Optimizer, folder: Path) -> State:
     """Load the checkpoint in `folder`; without one, or with a damaged one, start at step 0."""
     path = folder / CHECKPOINT
@@ -241,15 +248,3 @@ def read_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     return [x for x in path.read_text(encoding="utf-8").splitlines(True) if x.endswith("\n")]
-
-
-@contextmanager
-def evaluating(learner: Learner) -> Iterator[None]:
-    """Dropout and gradients off inside."""
-    was = learner.training
-    learner.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        learner.train(was)

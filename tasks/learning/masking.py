@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.learning.batches import Stream
-from tasks.learning.contracts import IGNORED, Draw
+from tasks.learning.contracts import IGNORED, Draw, Unfit
 from tasks.learning.learner import Learner
 
 
@@ -47,7 +47,7 @@ class MaskedLanguageModelling:
         """Add a projection to the vocabulary, tied to the input embeddings; dropped afterwards."""
         embeddings = learner.backbone.model.get_input_embeddings()
         if embeddings.embedding_dim != learner.backbone.width:
-            raise ValueError("pretraining: this backbone's embeddings are narrower than its states")
+            raise Unfit("pretraining: this backbone's embeddings are narrower than its states")
         learner.heads.requires_grad_(False)
         learner.extras["vocabulary"] = Vocabulary(embeddings, learner.backbone.width)
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
 
 from tasks.learning.batches import in_order, moved
 from tasks.learning.contracts import Prediction, Row
 from tasks.learning.learner import Learner
-from tasks.learning.loop import evaluating
 
 TOKENS_PER_BATCH = 4096
+
+
+@contextmanager
+def evaluating(learner: Learner) -> Iterator[None]:
+    """Dropout and gradients off inside."""
+    was = learner.training
+    learner.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        learner.train(was)
 
 
 def predict(learner: Learner, task: str, rows: Sequence[Row]) -> list[Prediction]:

@@ -1,7 +1,7 @@
 """What a registered model runs. Travels inside the model, and needs nothing else of Graft.
 
 model/learner/…       weights and tokenizer, see `learner.py`
-model/served.json     {"task": "reviews", "application": {"kind": "text_classification", …}}
+model/served.json     {"application": {"kind": "text_classification", …}}
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 SERVED = "served.json"
 
 
-def describe(folder: Path, task: str, application: Application) -> None:
+def describe(folder: Path, application: Application) -> None:
     """Write served.json beside a saved learner."""
-    served = {"task": task, "application": application.model_dump(mode="json")}
+    served = {"application": application.model_dump(mode="json")}
     (folder / SERVED).write_text(json.dumps(served, indent=1), encoding="utf-8")
 
 
@@ -35,11 +35,10 @@ class ServedModel:
     def __init__(self, folder: Path) -> None:
         """Load weights and tokenizer."""
         served = json.loads((folder / SERVED).read_text(encoding="utf-8"))
-        self.task: str = served["task"]
         self.application: Application = TypeAdapter(AnyApplication).validate_python(
             served["application"]
         )
-        self.learner = load_learner(folder / "learner", {self.task: self.application})
+        self.learner = load_learner(folder / "learner", {self.application.kind: self.application})
 
     def predict(self, table: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row out for each row in, with the columns `Application.columns` names.
@@ -58,7 +57,7 @@ class ServedModel:
             if wrong:
                 raise ValueError(f"row {wrong[0] + 1}: '{column}' is not a text")
         rows = table.to_dict("records")
-        found = predict(self.learner, self.task, rows)  # type: ignore[arg-type]
+        found = predict(self.learner, self.application.kind, rows)  # type: ignore[arg-type]
         return pd.DataFrame([self.application.columns(prediction) for prediction in found])
 
 

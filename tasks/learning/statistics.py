@@ -37,6 +37,14 @@ def weights(rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
         yield generator.multinomial(rows, np.full(rows, 1 / rows), size=count)
 
 
+def by_unit(statistics: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """(N, K) statistics of rows -> (U, K), summed over each unit that is drawn whole."""
+    _, positions = np.unique(units, return_inverse=True)
+    totals = np.zeros((positions.max() + 1, statistics.shape[1]))
+    np.add.at(totals, positions, statistics)
+    return totals
+
+
 def resampled(
     statistics: np.ndarray, scores: Scores, resamples: int, seed: int
 ) -> dict[str, np.ndarray]:

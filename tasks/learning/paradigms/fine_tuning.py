@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.learning.contracts import Config, Draw
+from tasks.learning.contracts import Config, Draw, Unfit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,14 +60,12 @@ class FineTuning(Config):
         """Freeze the lower layers, or put adapters in.
 
         Raises:
-            ValueError: more layers are to be frozen than there are.
+            Unfit: more layers are to be frozen than there are.
         """
         backbone = learner.backbone
         layers = backbone.layers()
         if self.freeze > len(layers):
-            raise ValueError(
-                f"paradigm.freeze is {self.freeze}, but the backbone has {len(layers)} layers"
-            )
+            raise Unfit(f"freeze is {self.freeze}, but the backbone has {len(layers)} layers")
         if self.lora:
             backbone.add_lora(self.lora.rank, self.lora.alpha, self.lora.dropout)
         elif self.freeze:
