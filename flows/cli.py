@@ -116,11 +116,12 @@ def show_result(result: dict[str, Any], seconds: float) -> None:
     report, registration = result["evaluation"], result["registration"]
     console.print(table(report))
     for sentence in gains(report):
-        console.print(sentence)
+        console.print(sentence, soft_wrap=True)
     known = " (already registered)" if registration["cached"] else ""
     console.print(
         f"Registered: {registration['model']} version {registration['version']}, "
-        f"alias challenger{known}. MLflow run {result['run']}. {seconds:.0f} s in all."
+        f"alias challenger{known}. MLflow run {result['run']}. {seconds:.0f} s in all.",
+        soft_wrap=True,
     )
     bin_folder = Path(sys.executable).parent
     near = (
