@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.console import console, errors, live_steps, quiet_libraries, set_verbosity
+from flows.server import prefect_server
 from tasks.errors import ConfigError, DataError, GraftError, StoreError
 
 app = typer.Typer(
@@ -102,9 +103,13 @@ def check_home() -> None:
 
 def run_flow(name: str, pipeline: Any) -> dict[str, Any]:
     """Run the flow here; its own refusals come back as they were raised."""
-    from flows.transfer import transfer
+    with prefect_server() as ready:
+        from flows.transfer import transfer
+        from tasks.tracking import connect
 
-    result: dict[str, Any] = transfer(name, pipeline)
+        connect()  # slow to import, and refuses early, while the server comes up
+        ready()
+        result: dict[str, Any] = transfer(name, pipeline)
     return result
 
 

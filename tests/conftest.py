@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from flows import cli
 from flows.console import quiet_libraries
 
 # Before anything imports Prefect, which reads its settings once: one home, and so one ephemeral
@@ -27,6 +29,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GRAFT_HOME", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # Commands that run inside this process share the session's ephemeral server.
+    monkeypatch.setattr(cli, "prefect_server", lambda: nullcontext(lambda: None))
     return folder
 
 

@@ -58,7 +58,7 @@ def graft(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProc
         env=environment(home),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 

@@ -40,10 +40,10 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(killed.glob("artifacts/source/*.work/checkpoint.pt")):
         assert process.poll() is None, "the run ended before it wrote a checkpoint"
-        assert time.monotonic() < deadline, "no checkpoint in two minutes"
+        assert time.monotonic() < deadline, "no checkpoint in five minutes"
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)  # with its ephemeral Prefect server
     process.wait()

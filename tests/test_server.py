@@ -69,7 +69,7 @@ def test_runs_against_a_server(server: str, tmp_path: Path) -> None:
         env={**environment(tmp_path / "home"), "PREFECT_API_URL": server},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,86 @@
+"""A Prefect server for the length of one command, where PREFECT_API_URL names none.
+
+Prefect would start the same server by itself, but only once it has imported all of it into this
+process too. Started first, it comes up while this process imports what it needs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tasks.errors import GraftError
+
+TIMEOUT = 120.0
+EPHEMERAL = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+"""What Prefect 3.8 sets for a server of its own that lives no longer than its client."""
+
+
+@contextmanager
+def prefect_server() -> Iterator[Callable[[], None]]:
+    """Start a server on loopback and point Prefect at it; gives a function that waits for it.
+
+    Must be entered before Prefect is imported, since Prefect reads its settings then. The server
+    ends with this process rather than with the context: Prefect sends its last logs at exit.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        yield lambda: None
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    process = subprocess.Popen(
+        [*command, "--lifespan", "on"],
+        env={**os.environ, **EPHEMERAL},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    atexit.register(stop, process)  # before Prefect registers its own, and so called after them
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    try:
+        yield lambda: wait(process, port)
+    finally:
+        del os.environ["PREFECT_API_URL"]
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server, by force after ten seconds."""
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def wait(process: subprocess.Popen[bytes], port: int) -> None:
+    """Until the server answers.
+
+    Raises:
+        GraftError: it ended, or did not answer in time.
+    """
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise GraftError(
+        f"Prefect's local server did not start (home {os.environ.get('PREFECT_HOME')}); "
+        "see `prefect server start`, or set PREFECT_API_URL"
+    )
