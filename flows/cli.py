@@ -13,7 +13,7 @@ import typer
 
 from flows.console import console, errors, live_steps, quiet_libraries, set_verbosity
 from flows.server import prefect_server
-from tasks.errors import ConfigError, DataError, GraftError, StoreError
+from tasks.errors import ConfigError, GraftError, StoreError
 
 app = typer.Typer(
     help="Transfer learning for NLP that a team can schedule, trust and roll back.",
@@ -79,7 +79,9 @@ def run(
     if as_json:
         print(json.dumps(result))
         return
-    show_result(result, time.monotonic() - started)
+    from flows.report import print_result
+
+    print_result(result, time.monotonic() - started)
 
 
 def check_home() -> None:
@@ -111,35 +113,6 @@ def run_flow(name: str, pipeline: Any) -> dict[str, Any]:
         ready()
         result: dict[str, Any] = transfer(name, pipeline)
     return result
-
-
-def show_result(result: dict[str, Any], seconds: float) -> None:
-    """The table, the gain, what was registered, and how to look closer."""
-    from flows.report import gains, table
-    from tasks.store import home
-
-    report, registration = result["evaluation"], result["registration"]
-    console.print(table(report))
-    for sentence in gains(report):
-        console.print(sentence, soft_wrap=True)
-    known = " (already registered)" if registration["cached"] else ""
-    console.print(
-        f"Registered: {registration['model']} version {registration['version']}, "
-        f"alias challenger{known}. MLflow run {result['run']}. {seconds:.0f} s in all.",
-        soft_wrap=True,
-    )
-    bin_folder = Path(sys.executable).parent
-    near = (
-        bin_folder.relative_to(Path.cwd()) if bin_folder.is_relative_to(Path.cwd()) else bin_folder
-    )
-    if "PREFECT_API_URL" not in os.environ:
-        prefect_home = os.environ["PREFECT_HOME"]
-        console.print(
-            f"Prefect UI: PREFECT_HOME={prefect_home} {near}/prefect server start", soft_wrap=True
-        )
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        store = f"sqlite:///{home() / 'mlflow.db'}"
-        console.print(f"MLflow UI:  {near}/mlflow ui --backend-store-uri {store}", soft_wrap=True)
 
 
 @app.command("list")
@@ -203,20 +176,9 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Ask the champion of a registered model, or its challenger while there is no champion."""
-    import pandas as pd
+    from flows.answers import answers
 
-    from tasks.tracking import load_model
-
-    table, model = read_inputs(text), load_model(name)
-    wanted = model.metadata.get_input_schema().input_names()
-    if missing := [column for column in wanted if column not in table]:
-        raise DataError(f"{text}: no column '{missing[0]}'; found: {', '.join(map(str, table))}")
-    inputs = table[wanted].reset_index(drop=True)
-    for column in wanted:
-        blank = [i for i, v in enumerate(inputs[column], 1) if not isinstance(v, str) or not v]
-        if blank:
-            raise DataError(f"{text}: row {blank[0]}: '{column}' is not a text")
-    joined = pd.concat([inputs, model.predict(inputs)], axis=1)
+    joined = answers(name, text)
     if as_json:
         print(joined.to_json(orient="records", force_ascii=False))
         return
@@ -226,35 +188,6 @@ def predict(
     for values in joined.itertuples(index=False):
         drawn.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in values))
     console.print(drawn)
-
-
-def read_inputs(text: str) -> Any:
-    """A table with the column `text`: from a file, if there is one of that name.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    import pandas as pd
-
-    path = Path(text)
-    try:
-        is_file = path.is_file()
-    except OSError:  # a text too long for a file name
-        is_file = False
-    if not is_file:
-        return pd.DataFrame({"text": [text]})
-    readers = {
-        ".jsonl": lambda: pd.read_json(path, lines=True, dtype=False),
-        ".csv": lambda: pd.read_csv(path, dtype=str, keep_default_na=False),
-        ".parquet": lambda: pd.read_parquet(path),
-        ".txt": lambda: pd.DataFrame({"text": path.read_text(encoding="utf-8").splitlines()}),
-    }
-    if path.suffix not in readers:
-        raise DataError(f"{path}: '{path.suffix}' is unknown; accepted: {', '.join(readers)}")
-    try:
-        return readers[path.suffix]()
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())[:150]}") from error
 
 
 @app.command()

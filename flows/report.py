@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
+from flows.console import console
 
 NOTES = {
     "majority": "the most frequent label",
@@ -63,3 +68,31 @@ def gains(report: Mapping[str, Any]) -> Iterator[str]:
             f"({gain['low']:+.3f} to {gain['high']:+.3f}), "
             f"{verdict} (paired bootstrap p = {gain['p_value']:.4f}{mcnemar})"
         )
+
+
+def print_result(result: dict[str, Any], seconds: float) -> None:
+    """The table, the gain, what was registered, and how to look closer."""
+    from tasks.store import home
+
+    report, registration = result["evaluation"], result["registration"]
+    console.print(table(report))
+    for sentence in gains(report):
+        console.print(sentence, soft_wrap=True)
+    known = " (already registered)" if registration["cached"] else ""
+    console.print(
+        f"Registered: {registration['model']} version {registration['version']}, "
+        f"alias challenger{known}. MLflow run {result['run']}. {seconds:.0f} s in all.",
+        soft_wrap=True,
+    )
+    bin_folder = Path(sys.executable).parent
+    near = (
+        bin_folder.relative_to(Path.cwd()) if bin_folder.is_relative_to(Path.cwd()) else bin_folder
+    )
+    if "PREFECT_API_URL" not in os.environ:
+        prefect_home = os.environ["PREFECT_HOME"]
+        console.print(
+            f"Prefect UI: PREFECT_HOME={prefect_home} {near}/prefect server start", soft_wrap=True
+        )
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        store = f"sqlite:///{home() / 'mlflow.db'}"
+        console.print(f"MLflow UI:  {near}/mlflow ui --backend-store-uri {store}", soft_wrap=True)

@@ -41,11 +41,10 @@ def prefect_server() -> Iterator[Callable[[], None]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
     process = subprocess.Popen(
-        [*command, "--lifespan", "on"],
+        [sys.executable, "-m", "flows.local_api", str(port)],
         env={**os.environ, **EPHEMERAL},
+        stdin=subprocess.PIPE,  # never written to; see local_api.py
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

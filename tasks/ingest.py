@@ -50,16 +50,9 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
     """Plan a domain's ingestion; fetches, since the data's digest is part of the key.
 
     Raises:
-        ConfigError: `columns` names a field the application does not have.
         SourceUnavailable: see `fetch`.
         DataError: a folder without data files.
     """
-    fields = tuple(application.fields)
-    if unknown := sorted(set(domain.columns) - set(fields)):
-        raise ConfigError(
-            f"columns of '{name}' maps '{unknown[0]}', which {application.kind} does not have; "
-            f"accepted: {', '.join(fields)}"
-        )
     files = data_files(fetch(domain.path, domain.revision, "datasets"), domain.path)
     return Stage(
         name="ingest",
@@ -147,9 +140,7 @@ def apply_rule(value: str, rule: Rule) -> str | None:
     for label, accepted in rule.items():
         if isinstance(accepted, Range):
             ranged = True
-            low = -math.inf if accepted.minimum is None else accepted.minimum
-            high = math.inf if accepted.maximum is None else accepted.maximum
-            if low <= score <= high:  # false for nan
+            if accepted.lowest <= score <= accepted.highest:  # false for nan
                 return label
         elif any(value in _spellings(one) for one in accepted):
             return label

@@ -10,72 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
 
-from tasks.config import NAME, Conflict, Pipeline, Pipelines
+from tasks.config import NAME, Pipeline, Pipelines
+from tasks.document import Document, Place
 from tasks.errors import ConfigError
+from tasks.explain import explain, yaml_place
 
-Place = tuple[str | int, ...]
 VARIABLE = re.compile(r"\$\{(\w+)\}")
-
-
-class Document:
-    """A parsed `pipelines.yaml` that knows the line of each value."""
-
-    def __init__(self, path: Path) -> None:
-        """Read and parse.
-
-        Raises:
-            ConfigError: the file is missing, not UTF-8, or not YAML.
-        """
-        self.path = path
-        try:
-            self.root = YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file; name one with --file") from None
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8 (byte {error.start})") from error
-        except MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError(f"{path}:{line}: {_one_line(error.problem or error)}") from error
-        except YAMLError as error:
-            raise ConfigError(f"{path}: {_one_line(error)}") from error
-        if not isinstance(self.root, CommentedMap) or not isinstance(
-            self.root.get("pipelines"), CommentedMap
-        ):
-            raise ConfigError(f"{path}:1: expected a mapping with the key 'pipelines'")
-        if not isinstance(self.root.get("defaults") or {}, CommentedMap | dict):
-            raise ConfigError(f"{path}:{self.line(('defaults',))}: 'defaults' must be a mapping")
-        if extra := sorted(map(str, set(self.root) - {"defaults", "pipelines"})):
-            raise ConfigError(
-                f"{path}:{self.line((extra[0],))}: unknown key '{extra[0]}'; "
-                "accepted: defaults, pipelines"
-            )
-
-    def line(self, place: Place) -> int:
-        """1-based line of the deepest part of `place` that the file has."""
-        node, line = self.root, 1
-        for part in place:
-            if isinstance(node, CommentedMap) and part in node:
-                at = (node.lc.data or {}).get(part)  # none: brought in by a merge key
-                line, node = (at[0] if at else node.lc.line) + 1, node[part]
-            elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-                line, node = node.lc.item(part)[0] + 1, node[part]
-        return int(line)
-
-    def has(self, place: Place) -> bool:
-        """Whether the file has exactly this place."""
-        node = self.root
-        for part in place:
-            if not isinstance(node, CommentedMap) or part not in node:
-                return False
-            node = node[part]
-        return True
 
 
 def names(path: Path) -> list[str]:
@@ -104,7 +48,7 @@ def load(path: Path, name: str, overrides: Sequence[str] = ()) -> Pipeline:
     if not isinstance(pipelines[name], CommentedMap):
         raise ConfigError(f"{where}: pipeline '{name}' must be a mapping")
     merged = merge(_plain(document.root.get("defaults") or {}), _plain(pipelines[name]))
-    expanded = _expand(merged, lambda place: _where(document, name, place))
+    expanded = _expand(merged, lambda place: document.where(name, place))
     for override in overrides:
         _override(expanded, override)
         expanded = _expand(expanded, lambda _place, override=override: f"--set {override}")
@@ -112,14 +56,14 @@ def load(path: Path, name: str, overrides: Sequence[str] = ()) -> Pipeline:
     try:
         return Pipeline.model_validate_json(json.dumps(expanded, default=str), strict=True)
     except ValidationError as error:
-        found = [(_yaml_place(e, expanded), e) for e in error.errors()]
+        found = [(yaml_place(e, expanded), e) for e in error.errors()]
         places = [place for place, _ in found]
         # An error inside a value says more than one about the value (a union's other branch).
         found = [f for f in found if not any(p[: len(f[0])] == f[0] != p for p in places)]
-        place, first = min(found, key=lambda f: _line(document, name, f[0]))
+        place, first = min(found, key=lambda f: document.line_in(name, f[0]))
         by_set = any(place[: len(o)] == o or o[: len(place)] == place for o in overridden if place)
-        origin = f"--set {'.'.join(map(str, place))}" if by_set else _where(document, name, place)
-        raise ConfigError(f"{origin}: {_explain(first, place)}") from error
+        origin = f"--set {'.'.join(map(str, place))}" if by_set else document.where(name, place)
+        raise ConfigError(f"{origin}: {explain(first, place)}") from error
 
 
 def resolve(config: str) -> Pipeline:
@@ -133,7 +77,7 @@ def resolve(config: str) -> Pipeline:
     except ValidationError as error:
         first = error.errors()[0]
         place = tuple(first["loc"])
-        raise ConfigError(f"recorded configuration: {_explain(first, place)}") from error
+        raise ConfigError(f"recorded configuration: {explain(first, place)}") from error
 
 
 def schema() -> str:
@@ -199,74 +143,3 @@ def _override(data: dict[str, Any], override: str) -> None:
         node[part] = dict(child) if isinstance(child, dict) else {}
         node = node[part]
     node[last] = value
-
-
-def _where(document: Document, name: str, place: Place) -> str:
-    """`file:line` of a place in a merged pipeline: its own line, else the one in defaults."""
-    return f"{document.path}:{_line(document, name, place)}"
-
-
-def _line(document: Document, name: str, place: Place) -> int:
-    own, default = ("pipelines", name, *place), ("defaults", *place)
-    chosen = default if document.has(default) and not document.has(own) else own
-    return document.line(chosen)
-
-
-def _yaml_place(error: ErrorDetails, data: Any) -> Place:
-    """pydantic's location without the union tags it puts between keys."""
-    place: Place = ()
-    for index, part in enumerate(error["loc"]):
-        inside = (isinstance(data, dict) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        )
-        if inside:
-            data, place = data[part], (*place, part)
-        elif index == len(error["loc"]) - 1 and error["type"] in ("missing", "extra_forbidden"):
-            place = (*place, part)
-    cause = error.get("ctx", {}).get("error")
-    return (*place, *cause.place) if isinstance(cause, Conflict) else place
-
-
-def _explain(error: ErrorDetails, place: Place) -> str:
-    """One line: the place, the offending value, what is accepted."""
-    name = ".".join(map(str, place)) or "pipeline"
-    if error["type"] == "extra_forbidden":
-        return f"unknown key '{name}'; accepted: {', '.join(_keys_beside(place))}"
-    if error["type"] == "missing":
-        return f"'{name}' is missing"
-    message = _one_line(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return (
-            message
-            if not place or isinstance(error["ctx"]["error"], Conflict)
-            else f"'{name}': {message}"
-        )
-    shown = json.dumps(error["input"], default=str, ensure_ascii=False)
-    return f"'{name}' is {shown[:80]}: {message[0].lower()}{message[1:]}"
-
-
-def _keys_beside(place: Place) -> list[str]:
-    """The keys that are accepted where `place` ends, read off the schema."""
-    document = Pipeline.model_json_schema()
-    node: dict[str, Any] = document
-    for part in place[:-1]:
-        node = _follow(node, document)
-        named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
-        node = node.get("properties", {}).get(part) or named[0] or {}
-    return sorted(_follow(node, document).get("properties", {}))
-
-
-def _follow(node: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
-    while "properties" not in node:
-        options = [node, *node.get("anyOf", []), *node.get("oneOf", [])]
-        objects = [o for o in options if "$ref" in o or o.get("type") == "object"]
-        if not objects or (objects[0] is node and "$ref" not in node):
-            return node
-        node = objects[0]
-        if "$ref" in node:
-            node = document["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())

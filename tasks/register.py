@@ -10,14 +10,9 @@ from typing import Any
 
 from tasks import store
 from tasks.config import Pipeline
+from tasks.registry import register_model, registered_version
 from tasks.stage import Stage
-from tasks.tracking import (
-    Tracker,
-    register_model,
-    registered_version,
-    tracking_uri,
-    without_credentials,
-)
+from tasks.tracking import Tracker, tracking_uri, without_credentials
 
 PACKAGE = Path(__file__).parent
 

@@ -26,7 +26,7 @@ def locate(config: BackboneConfig) -> Origin:
     from tasks.learning.safety import UnsafeBackbone, check_safe
 
     if config.path.startswith("models:/"):
-        from tasks.tracking import download_model
+        from tasks.registry import download_model
 
         folder = download_model(config.path) / "learner" / "backbone"
     else:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -130,7 +131,7 @@ def produce(stage: str, key: str, compute: Callable[[Path], None]) -> Output:
         StoreError: the disk is full or the folder cannot be written.
     """
     path = home() / "artifacts" / stage / key
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if found := find(stage, key):
@@ -141,6 +142,18 @@ def produce(stage: str, key: str, compute: Callable[[Path], None]) -> Output:
             compute(work)
             seal(work)
             work.rename(path)
+    return Output(stage, key, path, cached=False)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name a disk that is full, or a folder that cannot be written, in one line.
+
+    Raises:
+        StoreError: it is so; other errors pass as they are.
+    """
+    try:
+        yield
     except OSError as error:
         if error.errno in UNWRITABLE:
             raise StoreError(
@@ -148,7 +161,6 @@ def produce(stage: str, key: str, compute: Callable[[Path], None]) -> Output:
                 "folder that can be written"
             ) from error
         raise
-    return Output(stage, key, path, cached=False)
 
 
 def seal(work: Path) -> None:

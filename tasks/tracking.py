@@ -1,4 +1,4 @@
-"""The only module that imports mlflow: runs, metrics, artifacts, registered models.
+"""Runs in MLflow: parameters, metrics, artifacts. With `registry.py`, all that imports mlflow.
 
 One parent run a pipeline run, one nested run a baseline and one for the transfer. Run ids are
 explicit everywhere, since MLflow's active run is a thread's own.
@@ -254,83 +254,3 @@ def recorded_configuration(run_id: str) -> tuple[str, str]:
     except (MlflowException, OSError) as error:
         raise SourceUnavailable(f"run '{run_id}': not a recorded run of graft") from error
     return str(client.get_experiment(run.info.experiment_id).name), text
-
-
-def registered_version(model: str, version: str) -> bool:
-    """Whether a version is still in the registry."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        connect().get_model_version(model, version)
-    except MlflowException:
-        return False
-    return True
-
-
-def download_model(uri: str) -> Path:
-    """The data folder of a model that Graft registered: `models:/NAME@ALIAS` or `models:/NAME/3`.
-
-    Raises:
-        SourceUnavailable: no such model or version.
-    """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    connect()
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(uri))
-    except (MlflowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise SourceUnavailable(f"{uri}: not in the registry ({first})") from error
-    return folder / "data" / "model"
-
-
-def load_model(name: str) -> Any:
-    """The champion of a registered model, or its challenger while there is no champion.
-
-    Raises:
-        SourceUnavailable: neither is there.
-    """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    client = connect()
-    for alias in ("champion", "challenger"):
-        try:
-            client.get_model_version_by_alias(name, alias)
-        except MlflowException:
-            continue
-        return mlflow.pyfunc.load_model(f"models:/{name}@{alias}")
-    raise SourceUnavailable(f"model '{name}': no champion and no challenger in the registry")
-
-
-def register_model(
-    tracker: Tracker, key: str, data: Path, code: Path, example: Any, output: Any, card: str
-) -> dict[str, str]:
-    """Log a model to the transfer's run and register it.
-
-    A version that carries the same key, left by a run killed right after registration, is taken
-    instead of a second one.
-    """
-    import mlflow
-    from mlflow.models import infer_signature
-
-    model, client = tracker.pipeline.promotion.model, tracker.client
-    found = client.search_model_versions(f"name='{model}' and tags.`graft.key`='{key}'")
-    if not found:
-        with mlflow.start_run(run_id=tracker.child("transfer")):
-            logged = mlflow.pyfunc.log_model(
-                name="model",
-                loader_module="tasks.learning.serving",
-                data_path=str(data),
-                code_paths=[str(code)],
-                pip_requirements=provenance.serving_requirements(),
-                signature=infer_signature(example, output),
-                input_example=example,
-            )
-        tags = {"graft.key": key, "graft.run": tracker.parent}
-        version = mlflow.register_model(logged.model_uri, model, tags=tags)
-        client.update_model_version(model, version.version, description=card)
-    else:
-        version = found[0]
-    return {"model": model, "version": str(version.version), "run": tracker.parent}

@@ -11,12 +11,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks import progress
 from tasks.config import Pipeline, Training
 from tasks.errors import ConfigError, DataRejected
-from tasks.learning.contracts import Paradigm, Row, Unfit
+from tasks.learning.contracts import Example, Paradigm, Row, Unfit
+
+if TYPE_CHECKING:
+    from tasks.learning.applications import AnyApplication
+    from tasks.learning.learner import Learner
+    from tasks.learning.loop import Schedule
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,6 @@ def fit(
             stopping has no validation rows to watch.
         DataRejected: there are no rows to train on.
     """
-    import torch
-
     from tasks.learning import loop
     from tasks.learning.batches import Stream
     from tasks.learning.prediction import score
@@ -83,23 +86,13 @@ def fit(
         budget=training.tokens_per_batch,
         seed=pipeline.seed,
     )
-    schedule = loop.Schedule(
-        steps=stream.steps(training.epochs),
-        learning_rate=training.learning_rate,
-        warmup=training.warmup,
-        weight_decay=training.weight_decay,
-        clip_norm=training.clip_norm,
-        precision=training.precision,
-        checkpoint_every=training.checkpoint_every,
-        patience=training.early_stopping.patience if training.early_stopping else None,
-    )
     try:
         summary = loop.train(
             learner,
             paradigm,
             {},
             stream,
-            schedule,
+            schedule(training, stream.steps(training.epochs)),
             folder,
             validate=(lambda x: score(x, task, validation_rows)) if validation_rows else None,
             metric=pipeline.metric,
@@ -108,21 +101,48 @@ def fit(
     except Unfit as error:
         raise ConfigError(f"{subject}: {error}") from error
     learner.save(folder / "learner")
-    described = {
-        **summary,
-        "rows": len(rows),
+    described = {**summary, **description(learner, examples, application, training)}
+    (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+    loop.forget_checkpoint(folder)
+
+
+def schedule(training: Training, steps: int) -> Schedule:
+    """The configuration as the loop takes it."""
+    from tasks.learning.loop import Schedule
+
+    stopping = training.early_stopping
+    return Schedule(
+        steps=steps,
+        learning_rate=training.learning_rate,
+        warmup=training.warmup,
+        weight_decay=training.weight_decay,
+        clip_norm=training.clip_norm,
+        precision=training.precision,
+        checkpoint_every=training.checkpoint_every,
+        patience=stopping.patience if stopping else None,
+    )
+
+
+def description(
+    learner: Learner, examples: Sequence[Example], application: AnyApplication, training: Training
+) -> dict[str, Any]:
+    """What was trained, on what, with what: the content of training.json."""
+    import torch
+
+    from tasks.learning.loop import precision
+
+    return {
+        "rows": len(examples),
         "tokens": sum(len(e["input_ids"]) for e in examples),
         "cut": sum(len(e["input_ids"]) >= application.maximum_tokens for e in examples),
         "parameters": sum(p.numel() for p in learner.parameters()),
         "device": str(next(learner.parameters()).device),
         "threads": torch.get_num_threads(),
-        "precision": str(loop.precision(training.precision)).removeprefix("torch."),
+        "precision": str(precision(training.precision)).removeprefix("torch."),
     }
-    (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
-    loop.forget_checkpoint(folder)
 
 
-def start(pipeline: Pipeline, origin: Origin) -> Any:
+def start(pipeline: Pipeline, origin: Origin) -> Learner:
     """The learner at its starting point; new heads follow from the pipeline's seed.
 
     Raises:

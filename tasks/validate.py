@@ -1,4 +1,4 @@
-"""The data gate: what an application asks of its fields, checked by Great Expectations.
+"""The data gate: rows that are not what the application asks for do not pass.
 
 Rows that fail go to quarantine; over the allowed share nothing is trained. Downstream stages read
 `rows.parquet` alone: the Data Docs carry the time they were made at.
@@ -7,12 +7,8 @@ Rows that fail go to quarantine; over the allowed share nothing is trained. Down
 from __future__ import annotations
 
 import json
-import logging
-import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +16,12 @@ from typing import TYPE_CHECKING, Any
 from tasks import store
 from tasks.config import Validation
 from tasks.errors import DataRejected
-from tasks.learning.contracts import Application, Rule
+from tasks.expectations import Finding, examine
+from tasks.learning.contracts import Application
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
-    from great_expectations.core import ExpectationValidationResult
-    from great_expectations.expectations.expectation import Expectation
-
-UNLABELLED = "unlabelled"
-VISIBLE = r"[^\s\u200b-\u200d\u2060\ufeff]"
-"""A character that is neither a space nor of zero width."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +33,6 @@ class Rejection:
     column: str
     value: str | None
     reason: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One expectation's outcome."""
-
-    column: str
-    reason: str
-    positions: list[int]
-    """0-based positions of the rows that fail it."""
 
 
 def stage(name: str, rows: store.Output, application: Application, validation: Validation) -> Stage:
@@ -123,104 +103,6 @@ def gate(
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
-def expectations(
-    fields: Mapping[str, Rule], inputs: Sequence[str]
-) -> list[tuple[Expectation, str]]:
-    """What each field must be, with the reason a row that fails is given.
-
-    Rows that came as unlabelled may lack whatever is not among the `inputs`.
-    """
-    import great_expectations.expectations as gxe
-    from great_expectations.expectations.row_conditions import Column
-
-    built: list[tuple[Expectation, str]] = []
-    for field, rule in fields.items():
-        labelled = None if field in inputs else Column("split") != UNLABELLED
-        built += [
-            (gxe.ExpectColumnToExist(column=field), "is missing"),
-            (
-                gxe.ExpectColumnValuesToNotBeNull(column=field, row_condition=labelled),
-                "is empty",
-            ),
-            (gxe.ExpectColumnValuesToMatchRegex(column=field, regex=VISIBLE), "is blank"),
-        ]
-        if rule.values is not None:
-            accepted = gxe.ExpectColumnValuesToBeInSet(column=field, value_set=list(rule.values))
-            built.append((accepted, f"is not accepted; accepted: {', '.join(rule.values)}"))
-        if rule.maximum_characters is not None:
-            short = gxe.ExpectColumnValueLengthsToBeBetween(
-                column=field, max_value=rule.maximum_characters
-            )
-            built.append((short, f"is longer than {rule.maximum_characters} characters"))
-    return built
-
-
-def examine(name: str, frame: pd.DataFrame, application: Application, docs: Path) -> list[Finding]:
-    """Run the suite, write its Data Docs, and return one finding an expectation.
-
-    Raises:
-        DataRejected: an expectation did not run, so nothing is known about these rows.
-    """
-    with _quiet():
-        built = expectations(application.fields, application.inputs)
-        results = _run(name, frame.fillna({"split": ""}), [e for e, _ in built], docs)
-    if len(results) != len(built):
-        raise DataRejected(f"{name}: only {len(results)} of {len(built)} expectations ran")
-    # Great Expectations returns results in an order of its own.
-    reasons = {(e.column, e.expectation_type): reason for e, reason in built}  # type: ignore[attr-defined]
-    findings = []
-    for result in results:
-        asked = result.expectation_config
-        assert asked is not None
-        column = asked.kwargs["column"]
-        reason = reasons[column, asked.type]
-        positions = (result.result or {}).get("unexpected_index_list") or []
-        if not result.success and not positions:
-            raise DataRejected(f"{name}: column '{column}' cannot be checked ({asked.type})")
-        findings.append(Finding(column, reason, positions))
-    return findings
-
-
-def _run(
-    name: str, frame: pd.DataFrame, asked: list[Expectation], docs: Path
-) -> list[ExpectationValidationResult]:
-    """One checkpoint over the frame, in a context that leaves nothing but `docs` behind."""
-    import great_expectations as gx
-    from great_expectations.checkpoint import UpdateDataDocsAction
-
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
-    context.add_data_docs_site(
-        "data_docs",
-        {
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(docs),
-            },
-        },
-    )
-    rows = context.data_sources.add_pandas(name).add_dataframe_asset("rows")
-    checkpoint = gx.Checkpoint(
-        name=name,
-        validation_definitions=[
-            context.validation_definitions.add(
-                gx.ValidationDefinition(
-                    name=name,
-                    data=rows.add_batch_definition_whole_dataframe("all"),
-                    suite=context.suites.add(gx.ExpectationSuite(name=name, expectations=asked)),
-                )
-            )
-        ],
-        actions=[UpdateDataDocsAction(name="docs", site_names=["data_docs"])],
-        result_format="COMPLETE",
-    )
-    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
-    (validated,) = outcome.run_results.values()
-    return list(validated.results)
-
-
 def _rejections(table: pa.Table, findings: list[Finding]) -> Iterator[Rejection]:
     """In the rows' order; of several reasons for one field, the first."""
     import pyarrow as pa
@@ -240,20 +122,3 @@ def _shown(value: str | None) -> str:
     if value is None:
         return "the value"
     return f"'{value if len(value) <= 60 else value[:60] + '…'}'"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No analytics, and no chatter from Great Expectations and what it uses."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    loggers = [logging.getLogger(n) for n in ("great_expectations", "posthog", "marshmallow")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -189,6 +189,15 @@ CROSS = [
     ("rule with an unknown label", "path: data/products",
      "path: data/products\n        label_rule: {neutral: [0]}",
      ["'neutral'", "'products'", "negative, positive"]),
+    ("column of a field that is not there", "path: data/products",
+     "path: data/products\n        columns: {texts: review}",
+     ["'texts'", "'products'", "accepted: text, label"]),
+    ("ranges that overlap", "path: data/products",
+     "path: data/products\n        label_rule: {negative: {maximum: 2}, positive: {minimum: 2}}",
+     ["'negative'", "'positive'", "overlap at 2"]),
+    ("a range that is empty", "path: data/products",
+     "path: data/products\n        label_rule: {negative: {minimum: 2, maximum: 1}}",
+     ["minimum 2", "above maximum 1"]),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks import fetch as module
-from tasks.errors import ConfigError, DataError, SourceUnavailable
+from tasks.errors import ConfigError, DataError, SourceUnavailable, Unreachable
 from tasks.fetch import fetch
 
 SHA = "0" * 64
@@ -190,6 +190,38 @@ def test_mirror_is_looked_in_before_the_hub(
     (tmp_path / "mirror" / kind / "org" / "name").mkdir(parents=True)
     monkeypatch.setenv("GRAFT_MIRROR", str(tmp_path / "mirror"))
     assert fetch("org/name", None, kind) == tmp_path / "mirror" / kind / "org" / "name"
+
+
+def test_mirror_holds_a_revision_under_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pinned revision is never served from a folder that does not say which one it is."""
+    (tmp_path / "models" / "org" / "name").mkdir(parents=True)
+    monkeypatch.setenv("GRAFT_MIRROR", str(tmp_path))
+    with pytest.raises(SourceUnavailable, match="models/org/name@c0ffee"):
+        fetch("org/name", "c0ffee", "models")
+    (tmp_path / "models" / "org" / "name@c0ffee").mkdir()
+    assert fetch("org/name", "c0ffee", "models").name == "name@c0ffee"
+
+
+@pytest.mark.parametrize("fault", ["connection", "repository"])
+def test_which_hub_errors_may_pass(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """A connection that failed is worth a retry; a repository that is not there is not."""
+    import httpx
+    import huggingface_hub
+
+    def snapshot(*_: object, **__: object) -> str:
+        if fault == "repository":
+            raise huggingface_hub.errors.HFValidationError("no such repository")
+        try:
+            raise httpx.ConnectError("refused")
+        except httpx.ConnectError as error:
+            raise OSError("cannot find it in the cache") from error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    with pytest.raises(SourceUnavailable) as error:
+        fetch("org/name", None, "models")
+    assert isinstance(error.value, Unreachable) == (fault == "connection")
 
 
 @pytest.mark.parametrize("kind", ["datasets", "models"])

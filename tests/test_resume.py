@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.project import command, environment, graft, write_project
@@ -29,7 +28,7 @@ def weights(home: Path) -> dict[str, str]:
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    """Killed after a checkpoint, the run goes on from it and ends bit for bit as one left alone."""
+    """Killed after a checkpoint, the run leaves no server behind; it goes on from it and ends bit for bit as one left alone."""
     folder = write_project(tmp_path / "project")
     killed, alone = tmp_path / "killed", tmp_path / "alone"
     process = subprocess.Popen(
@@ -38,16 +37,18 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
         env=environment(killed),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     deadline = time.monotonic() + 300
     while not list(killed.glob("artifacts/source/*.work/checkpoint.pt")):
         assert process.poll() is None, "the run ended before it wrote a checkpoint"
         assert time.monotonic() < deadline, "no checkpoint in five minutes"
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)  # with its ephemeral Prefect server
+    servers = psutil.Process(process.pid).children()
+    assert servers, "a run without a Prefect server of its own"
+    process.kill()
     process.wait()
     assert not list(killed.glob("artifacts/source/*/manifest.json")), "killed too late"
+    assert psutil.wait_procs(servers, timeout=60)[1] == [], "its Prefect server lives on"
 
     resumed = graft(folder, killed, "run", "toy", *LONGER)
     assert resumed.returncode == 0, resumed.stderr

@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 
 from tasks.learning.batches import Stream, moved
-from tasks.learning.contracts import Paradigm
+from tasks.learning.contracts import Draw, Paradigm
 from tasks.learning.learner import Learner
 
 logger = logging.getLogger("graft")
@@ -58,6 +58,21 @@ class State:
     stopped: bool = False
     seconds: float = 0.0
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    """What the steps since the last logged one gave, added up; one batch's value says little."""
+    collected: int = 0
+
+    def collect(self, values: Mapping[str, float]) -> None:
+        """Add one step's values."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.collected += 1
+
+    def means(self) -> dict[str, float]:
+        """The means of what was collected, which starts anew."""
+        means = {name: total / self.collected for name, total in self.sums.items()}
+        self.sums, self.collected = {}, 0
+        return means
 
 
 def native_bfloat16() -> bool:
@@ -116,7 +131,6 @@ def train(
         `steps` taken and `seconds` spent, over all the runs it took.
     """
     engine = Accelerator(mixed_precision="no")  # its precision would be the whole process's
-    dtype = precision(schedule.precision)
     torch.manual_seed(target.seed)  # what the paradigm adds follows from the seed, too
     paradigm.prepare(learner)
     learner.to(engine.device)
@@ -126,37 +140,30 @@ def train(
     log = _Log(folder / METRICS, state.step)
     started = time.monotonic() - state.seconds
 
-    for step in range(state.step, schedule.steps):
-        if state.stopped:
-            break
-        torch.manual_seed(target.seed * 1_000_003 + step)
-        learner.train()
-        paradigm.advance(learner, step / schedule.steps)
-        factor = rate(step, schedule.steps, schedule.warmup)
+    while state.step < schedule.steps and not state.stopped:
+        torch.manual_seed(target.seed * 1_000_003 + state.step)
+        factor = rate(state.step, schedule.steps, schedule.warmup)
         for group, peak in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = peak * factor
-        draw = {
-            role: (task, moved(batch, engine.device))
-            for role, (task, batch) in paradigm.draws(sources, target, step).items()
-        }
-        with torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
-            values = paradigm.gradients(learner, draw, engine.backward)
-        norm = engine.clip_grad_norm_(learner.parameters(), schedule.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        learner.train()
+        paradigm.advance(learner, state.step / schedule.steps)
+        draw = paradigm.draws(sources, target, state.step)
+        values = _step(learner, paradigm, draw, optimizer, schedule, engine)
+        values["learning_rate"] = rates[-1] * factor
+        state.step += 1
+        state.collect(values)
 
-        state.step = step + 1
-        values |= {"gradient_norm": float(norm or 0), "learning_rate": rates[-1] * factor}
-        epoch_ends = target.epoch(step + 1) > target.epoch(step) or state.step == schedule.steps
+        last = state.step == schedule.steps
+        epoch_ends = last or target.epoch(state.step) > target.epoch(state.step - 1)
         if validate is not None and epoch_ends:
             scores = validate(learner)
             values |= {f"validation_{name}": value for name, value in scores.items()}
             _watch(state, learner, scores[metric], schedule.patience)
         if state.step % LOG_EVERY == 0 or epoch_ends:
-            log.write(state.step, values)
+            log.write(state.step, values | state.means())
         report(state.step, schedule.steps, values)
         state.seconds = time.monotonic() - started
-        if state.step % schedule.checkpoint_every == 0 and state.step < schedule.steps:
+        if state.step % schedule.checkpoint_every == 0 and not last:
             _checkpoint(state, learner, optimizer, folder)
 
     _checkpoint(state, learner, optimizer, folder)
@@ -165,6 +172,25 @@ def train(
     learner.backbone.merge_adapters()
     learner.requires_grad_(True)
     return {"steps": state.step, "seconds": state.seconds}
+
+
+def _step(
+    learner: Learner,
+    paradigm: Paradigm,
+    draw: Draw,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    engine: Accelerator,
+) -> dict[str, float]:
+    """Gradients, clipped, and one step of the optimizer."""
+    dtype = precision(schedule.precision)
+    there = {role: (task, moved(batch, engine.device)) for role, (task, batch) in draw.items()}
+    with torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
+        values = paradigm.gradients(learner, there, engine.backward)
+    norm = engine.clip_grad_norm_(learner.parameters(), schedule.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {**values, "gradient_norm": float(norm or 0)}
 
 
 def _optimizer(learner: Learner, paradigm: Paradigm, schedule: Schedule) -> torch.optim.Optimizer:
