@@ -1,7 +1,7 @@
 """Prefect's API on loopback, for as long as the process that started it lives, however it ends.
 
-    python -m flows.local_api PORT      reads its standard input, a pipe that nobody writes to:
-                                        it closes when the other end's process is gone
+python -m flows.local_api PORT      reads its standard input, a pipe that nobody writes to:
+                                    it closes when the other end's process is gone
 """
 
 from __future__ import annotations

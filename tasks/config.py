@@ -49,13 +49,6 @@ class Range(Config):
         """The upper end, inf where there is none."""
         return math.inf if self.maximum is None else self.maximum
 
-    @model_validator(mode="after")
-    def not_empty(self) -> Self:
-        """Refuse a range that no score can lie in."""
-        if self.lowest > self.highest:
-            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
-        return self
-
 
 class Split(Config):
     """Shares of a data set that brings no test or validation file of its own.
@@ -96,8 +89,14 @@ class Domain(Config):
 
     @model_validator(mode="after")
     def ranges_apart(self) -> Self:
-        """Refuse ranges that give one score two labels."""
+        """Refuse a range that no score can lie in, and ranges that give one score two labels."""
         found = [(n, r) for n, r in (self.label_rule or {}).items() if isinstance(r, Range)]
+        for name, one in found:
+            if one.lowest > one.highest:
+                raise Conflict(
+                    ("label_rule", name),
+                    f"label_rule of '{name}': minimum {one.minimum} is above maximum {one.maximum}",
+                )
         found.sort(key=lambda pair: pair[1].lowest)
         for (name, lower), (other, upper) in pairwise(found):
             if upper.lowest <= lower.highest:

@@ -28,7 +28,8 @@ def weights(home: Path) -> dict[str, str]:
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    """Killed after a checkpoint, the run leaves no server behind; it goes on from it and ends bit for bit as one left alone."""
+    """Killed after a checkpoint, the run leaves no server behind; the next goes on from it and ends
+    bit for bit as one left alone."""
     folder = write_project(tmp_path / "project")
     killed, alone = tmp_path / "killed", tmp_path / "alone"
     process = subprocess.Popen(
