@@ -33,11 +33,11 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         evaluation (the report), registration (model, version), run (the MLflow run id).
     """
     with tracked(name, pipeline) as tracker:
-        application = pipeline.application
         backbone = plan("backbone", source.locate, pipeline.backbone)
 
         valid = {}
         for domain, config in pipeline.domains.items():
+            application = pipeline.application_of(domain)
             rows = run(plan(domain, ingest.stage, domain, config, application))
             gate = validate.stage(domain, rows, application, pipeline.validation)
             try:
@@ -56,13 +56,15 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         pretrained = Origin.of(before) if pipeline.pretraining else backbone
         learners, start = {}, pretrained
         if pipeline.source_training:
-            learners["source_only"] = run(source.source_stage(pipeline, pretrained, parts), before)
-            start = Origin.of(learners["source_only"])
+            before = run(source.source_stage(pipeline, pretrained, parts), before)
+            start = Origin.of(before)
+            if pipeline.sources_share_task:
+                learners["source_only"] = before
         if "target_only" in pipeline.evaluation.baselines:
             target_only = transferring.stage(pipeline, backbone, parts, "target_only")
             learners["target_only"] = run(target_only, parts)
         transferred = transferring.stage(pipeline, start, parts, "transfer")
-        learners["transfer"] = run(transferred, learners.get("source_only", before))
+        learners["transfer"] = run(transferred, before)
 
         evaluation = run(evaluate.stage(pipeline, parts, learners), *learners.values())
         record_evaluation(tracker, evaluation, learners)

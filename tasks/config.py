@@ -23,6 +23,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
 
+Format = Literal["jsonl", "csv", "tsv", "parquet", "conll", "cluener"]
+
+
 class Conflict(ValueError):
     """Values that do not go together; `place` is the one to name."""
 
@@ -71,6 +74,11 @@ class Domain(Config):
     `package:NAME==VERSION/inner/path`."""
     revision: str | None = None
     """`sha256:…` of a registry package's file (required there), or a hub commit."""
+    application: AnyApplication | None = None
+    """What this source's labels are, where they differ from the target's; they then have a head of
+    their own. null: the pipeline's application."""
+    format: Format | None = None
+    """How the files are to be read; null: by their names' endings."""
     header: tuple[str, ...] | None = None
     """Column names of a csv or tsv file that has no header line."""
     columns: dict[str, str] = {}
@@ -115,6 +123,9 @@ class BackboneConfig(Config):
     `models:/NAME@ALIAS` from the MLflow registry. Weights must be safetensors."""
     revision: str | None = None
     """`sha256:…` of a registry package's file (required there), or a hub commit."""
+    pickle: Literal["refuse", "convert"] = "refuse"
+    """What becomes of weights in a pickle, which could run code when loaded. convert: read them
+    with torch's restricted loader, which makes tensors only, and keep them as safetensors."""
 
 
 class Pretraining(Config):
@@ -193,7 +204,7 @@ class Evaluation(Config):
         "target_only",
     )
     """What is scored beside the transfer on the same test rows; `source_only` needs
-    `source_training`."""
+    `source_training`, and a source with the target's labels."""
     resamples: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap resamples behind every interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -252,6 +263,29 @@ class Pipeline(Config):
         """The score that decides."""
         return self.evaluation.metric or self.application.metric
 
+    def task(self, domain: str) -> str:
+        """The task a domain's labels belong to: the target's, or one of its own."""
+        own = self.domains[domain].application
+        return self.application.kind if own in (None, self.application) else domain
+
+    @property
+    def tasks(self) -> dict[str, AnyApplication]:
+        """Every task by name, the target's first: one head each."""
+        own = {name: domain.application for name, domain in self.sources.items()}
+        return {
+            self.application.kind: self.application,
+            **{n: a for n, a in own.items() if a is not None and self.task(n) == n},
+        }
+
+    @property
+    def sources_share_task(self) -> bool:
+        """Whether a source has the target's labels, so that its model can be tried as it is."""
+        return any(self.task(name) == self.application.kind for name in self.sources)
+
+    def application_of(self, domain: str) -> AnyApplication:
+        """What a domain's rows are labelled with."""
+        return self.tasks[self.task(domain)]
+
     @model_validator(mode="after")
     def consistent(self) -> Self:
         """Refuse what no field can refuse alone."""
@@ -266,19 +300,30 @@ class Pipeline(Config):
                 ("evaluation", "metric"),
                 f"evaluation.metric '{self.metric}' is unknown; one of {', '.join(known)}",
             )
+        if self.target[self.target_name].application is not None:
+            raise Conflict(
+                ("target", self.target_name, "application"),
+                "the target's application is the pipeline's; remove this one",
+            )
+        if self.application.kind in self.sources:
+            raise Conflict(
+                ("sources", self.application.kind),
+                f"a source cannot be called '{self.application.kind}', like the application",
+            )
         for name, domain in self.domains.items():
             place = ("sources" if name in self.sources else "target", name)
-            labels, fields = self.application.labels, tuple(self.application.fields)
+            application = self.application_of(name)
+            labels, fields = application.labels, tuple(application.fields)
             if extra := sorted(set(domain.label_rule or {}) - set(labels)):
                 raise Conflict(
                     (*place, "label_rule", extra[0]),
-                    f"label_rule of '{name}' makes '{extra[0]}', which is not among "
-                    f"application.labels: {', '.join(labels)}",
+                    f"label_rule of '{name}' makes '{extra[0]}', which is not among the labels of "
+                    f"its application: {', '.join(labels)}",
                 )
             if extra := sorted(set(domain.columns) - set(fields)):
                 raise Conflict(
                     (*place, "columns", extra[0]),
-                    f"columns of '{name}' maps '{extra[0]}', which {self.application.kind} does "
+                    f"columns of '{name}' maps '{extra[0]}', which {application.kind} does "
                     f"not have; accepted: {', '.join(fields)}",
                 )
         return self

@@ -100,7 +100,7 @@ def compare(
 
     application, evaluation = pipeline.application, pipeline.evaluation
     systems: dict[str, dict[str, Any]] = {}
-    samples, right = {}, {}
+    labels, samples, right = {}, {}, {}
     units = np.array([row["group"] or row["id"] for row in rows])
     for name, predicted in predictions.items():
         counts = application.statistics(predicted, rows)
@@ -114,6 +114,7 @@ def compare(
             metric: vars(statistics.interval(float(value), drawn[metric], evaluation.confidence))
             for metric, value in application.scores(counts.sum(0)).items()
         }
+        labels[name] = application.by_label(counts.sum(0))
         samples[name] = drawn[pipeline.metric]
         right[name] = application.correct(predicted, rows)
 
@@ -139,6 +140,7 @@ def compare(
         "rows": len(rows),
         "units": len(set(units)),
         "systems": systems,
+        "labels": labels,
         "gains": {name: against(name) for name in predictions if name != TRANSFER},
     }
 

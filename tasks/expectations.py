@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DataRejected
 from tasks.learning.contracts import Application, Rule
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 UNLABELLED = "unlabelled"
+COUNT = " (items)"
+"""What is added to a field's name for the column with its number of items."""
 VISIBLE = r"[^\s\u200b-\u200d\u2060\ufeff]"
 """A character that is neither a space nor of zero width."""
 
@@ -53,8 +55,20 @@ def expectations(
                 gxe.ExpectColumnValuesToNotBeNull(column=field, row_condition=labelled),
                 "is empty",
             ),
-            (gxe.ExpectColumnValuesToMatchRegex(column=field, regex=VISIBLE), "is blank"),
         ]
+        if rule.pattern is None:
+            visible = gxe.ExpectColumnValuesToMatchRegex(column=field, regex=VISIBLE)
+            built.append((visible, "is blank"))
+        else:
+            matching = gxe.ExpectColumnValuesToMatchRegex(column=field, regex=rule.pattern)
+            built.append((matching, f"is not accepted; accepted: {rule.accepted}"))
+        if rule.as_many_as is not None:
+            equal = gxe.ExpectColumnPairValuesToBeEqual(
+                column_A=field + COUNT,
+                column_B=rule.as_many_as + COUNT,
+                ignore_row_if="either_value_is_missing",
+            )
+            built.append((equal, f"has not as many items as '{rule.as_many_as}'"))
         if rule.values is not None:
             accepted = gxe.ExpectColumnValuesToBeInSet(column=field, value_set=list(rule.values))
             built.append((accepted, f"is not accepted; accepted: {', '.join(rule.values)}"))
@@ -74,22 +88,37 @@ def examine(name: str, frame: pd.DataFrame, application: Application, docs: Path
     """
     with _quiet():
         built = expectations(application.fields, application.inputs)
-        results = _run(name, frame.fillna({"split": ""}), [e for e, _ in built], docs)
+        counted = with_counts(frame.fillna({"split": ""}), application.fields)
+        results = _run(name, counted, [e for e, _ in built], docs)
     if len(results) != len(built):
         raise DataRejected(f"{name}: only {len(results)} of {len(built)} expectations ran")
     # Great Expectations returns results in an order of its own.
-    reasons = {(e.column, e.expectation_type): reason for e, reason in built}  # type: ignore[attr-defined]
+    reasons = {
+        (_column(e.configuration.kwargs), e.configuration.type): reason for e, reason in built
+    }
     findings = []
     for result in results:
         asked = result.expectation_config
         assert asked is not None
-        column = asked.kwargs["column"]
+        column = _column(asked.kwargs)
         reason = reasons[column, asked.type]
         positions = (result.result or {}).get("unexpected_index_list") or []
         if not result.success and not positions:
             raise DataRejected(f"{name}: column '{column}' cannot be checked ({asked.type})")
         findings.append(Finding(column, reason, positions))
     return findings
+
+
+def with_counts(frame: pd.DataFrame, fields: Mapping[str, Rule]) -> pd.DataFrame:
+    """The frame, and beside each column of items how many there are."""
+    counts = {f + COUNT: frame[f].str.count(" ") + 1 for f, rule in fields.items() if rule.items}
+    return frame.assign(**counts)
+
+
+def _column(asked: Mapping[str, Any]) -> str:
+    """The field an expectation is about."""
+    column: str = asked.get("column") or asked["column_A"].removesuffix(COUNT)
+    return column
 
 
 def _run(

@@ -10,6 +10,9 @@ from pydantic_core import ErrorDetails
 from tasks.config import Conflict, Pipeline
 from tasks.document import Place, one_line
 
+UNTAGGED = ("union_tag_invalid", "union_tag_not_found")
+"""pydantic's errors about a union's `kind`."""
+
 
 def yaml_place(error: ErrorDetails, data: Any) -> Place:
     """pydantic's location without the union tags it puts between keys."""
@@ -22,17 +25,22 @@ def yaml_place(error: ErrorDetails, data: Any) -> Place:
             data, place = data[part], (*place, part)
         elif index == len(error["loc"]) - 1 and error["type"] in ("missing", "extra_forbidden"):
             place = (*place, part)
+    if error["type"] in UNTAGGED:
+        place = (*place, error["ctx"]["discriminator"].strip("'"))
     cause = error.get("ctx", {}).get("error")
     return (*place, *cause.place) if isinstance(cause, Conflict) else place
 
 
-def explain(error: ErrorDetails, place: Place) -> str:
-    """One line: the place, the offending value, what is accepted."""
+def explain(error: ErrorDetails, place: Place, data: Any) -> str:
+    """One line: the place, the offending value of `data`, what is accepted."""
     name = ".".join(map(str, place)) or "pipeline"
     if error["type"] == "extra_forbidden":
-        return f"unknown key '{name}'; accepted: {', '.join(_keys_beside(place))}"
-    if error["type"] == "missing":
+        return f"unknown key '{name}'; accepted: {', '.join(_keys_beside(place, data))}"
+    if error["type"] in ("missing", "union_tag_not_found"):
         return f"'{name}' is missing"
+    if error["type"] == "union_tag_invalid":
+        tags = error["ctx"]
+        return f"'{name}' is \"{tags['tag']}\": input should be one of {tags['expected_tags']}"
     message = one_line(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return (
@@ -44,21 +52,29 @@ def explain(error: ErrorDetails, place: Place) -> str:
     return f"'{name}' is {shown[:80]}: {message[0].lower()}{message[1:]}"
 
 
-def _keys_beside(place: Place) -> list[str]:
-    """The keys that are accepted where `place` ends, read off the schema."""
+def _keys_beside(place: Place, data: Any) -> list[str]:
+    """The keys that are accepted where `place` ends in `data`, read off the schema."""
     document = Pipeline.model_json_schema()
     node: dict[str, Any] = document
     for part in place[:-1]:
-        node = _follow(node, document)
+        node = _follow(node, document, data)
         named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
         node = node.get("properties", {}).get(part) or named[0] or {}
-    return sorted(_follow(node, document).get("properties", {}))
+        data = data[part]
+    return sorted(_follow(node, document, data).get("properties", {}))
 
 
-def _follow(node: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+def _follow(node: dict[str, Any], document: dict[str, Any], value: Any) -> dict[str, Any]:
+    """The object schema that `value` is meant for, through references and unions."""
     while "properties" not in node:
+        if "discriminator" in node:
+            tags = node["discriminator"]
+            reference = tags["mapping"].get(value.get(tags["propertyName"]))
+            return document["$defs"][reference.rsplit("/", 1)[-1]] if reference else {}
         options = [node, *node.get("anyOf", []), *node.get("oneOf", [])]
-        objects = [o for o in options if "$ref" in o or o.get("type") == "object"]
+        objects = [
+            o for o in options if "$ref" in o or "discriminator" in o or o.get("type") == "object"
+        ]
         if not objects or (objects[0] is node and "$ref" not in node):
             return node
         node = objects[0]

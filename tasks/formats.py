@@ -104,6 +104,42 @@ def _parquet(file: File, _header: Sequence[str] | None) -> Records:
         raise DataError(f"{file.place}: damaged Parquet ({error})") from error
 
 
+def _conll(file: File, _header: Sequence[str] | None) -> Records:
+    """A word a line, its tag in the last column, a blank line after each sentence (CoNLL-2003)."""
+    first, tokens, tags = 0, list[str](), list[str]()
+    for number, line in enumerate([*_content(file).split("\n"), ""], 1):
+        cells = line.split()
+        if cells and cells[0] != "-DOCSTART-":
+            if len(cells) == 1:
+                raise DataError(
+                    f"{file.place}:{number}: expected a word and its tag: {line[:40]!r}"
+                )
+            first = first or number
+            tokens.append(cells[0])
+            tags.append(cells[-1])
+        elif tokens:
+            yield first, {"tokens": tokens, "tags": tags}
+            first, tokens, tags = 0, [], []
+
+
+def _cluener(file: File, _header: Sequence[str] | None) -> Records:
+    """CLUENER (Xu et al. 2020): {"text": …, "label": {type: {mention: [[first, last], …]}}}.
+
+    Each character is a token; `first` and `last` are its characters, both included.
+    """
+    for number, record in _jsonl(file, None):
+        try:
+            characters = list(record["text"])
+            tags = ["O"] * len(characters)
+            for label, mentions in record["label"].items():
+                for first, last in itertools.chain.from_iterable(mentions.values()):
+                    inside = [f"I-{label}"] * (last - first)
+                    tags[first : last + 1] = [f"B-{label}", *inside]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{file.place}:{number}: not CLUENER's format ({error!r})") from error
+        yield number, {"tokens": characters, "tags": tags}
+
+
 READERS: dict[str, Callable[[File, Sequence[str] | None], Records]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
@@ -112,6 +148,10 @@ READERS: dict[str, Callable[[File, Sequence[str] | None], Records]] = {
     ".tsv": _tsv,
     ".txt": _tsv,
     ".parquet": _parquet,
+    ".cluener": _cluener,
+    ".conll": _conll,
+    ".bio": _conll,
+    ".iob": _conll,
 }
 
 

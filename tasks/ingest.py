@@ -13,7 +13,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tasks.config import Domain, Range
 from tasks.errors import ConfigError, DataError
 from tasks.fetch import fetch
 from tasks.formats import HEADERLESS, READERS, File, some, stem, suffix
-from tasks.learning.contracts import Application
+from tasks.learning.contracts import Application, Rule
 from tasks.stage import Stage
 
 SPLITS = {
@@ -38,12 +38,15 @@ SPLITS = {
 }
 """What a file in a folder may be called -> the set its rows belong to."""
 SHARD = re.compile(r"-\d+-of-\d+$")
+SCHEMES = {"M": "I", "E": "I", "L": "I", "S": "B", "U": "B"}
+"""What the prefixes of other tagging schemes are in BIO."""
 WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0+")
-LABEL = "label"
-SHAPING = {"header", "columns", "label_rule", "group", "group_separator"}
+SHAPING = {"format", "header", "columns", "label_rule", "group", "group_separator"}
 """What of a domain's configuration shapes its rows."""
 
-Rule = Mapping[str, Sequence[str | int | bool] | Range]
+Labels = Mapping[str, Sequence[str | int | bool] | Range]
+GROUP = Rule()
+"""What the group column must be: anything."""
 
 
 def stage(name: str, domain: Domain, application: Application) -> Stage:
@@ -58,7 +61,10 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
         name="ingest",
         subject=name,
         config={
-            "fields": {f: rule.values is not None for f, rule in application.fields.items()},
+            "fields": {
+                f: [rule.values is not None, rule.items, rule.tags]
+                for f, rule in application.fields.items()
+            },
             "inputs": application.inputs,
             "rule_order": list(domain.label_rule or {}),
             **domain.model_dump(mode="json", include=SHAPING),
@@ -105,11 +111,17 @@ def ingest(files: Sequence[File], domain: Domain, application: Application, fold
     names = ("file", "row", *application.fields, "group", "split")
     columns: dict[str, list[Any]] = {name: [] for name in names}
     left_out = 0
+    labels = [f for f, rule in application.fields.items() if rule.values or rule.tags]
     for file in files:
         for number, values in _rows(file, domain, application):
-            if domain.label_rule is not None and (value := values.get(LABEL)) is not None:
-                values[LABEL] = apply_rule(value, domain.label_rule)
-                if values[LABEL] is None:
+            if domain.label_rule is not None:
+                relabelled = {
+                    field: relabel(value, application.fields[field], domain.label_rule)
+                    for field in labels
+                    if (value := values[field]) is not None
+                }
+                values |= relabelled
+                if None in relabelled.values():
                     left_out += 1
                     continue
             row = {"file": file.path.name, "row": number, **values, "split": file.split}
@@ -127,7 +139,7 @@ def ingest(files: Sequence[File], domain: Domain, application: Application, fold
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
-def apply_rule(value: str, rule: Rule) -> str | None:
+def apply_rule(value: str, rule: Labels) -> str | None:
     """The label that `value` means; None: a score outside all ranges, whose row is left out.
 
     A value that the rule does not know stays as it is, so that the gate names and rejects it.
@@ -147,6 +159,17 @@ def apply_rule(value: str, rule: Rule) -> str | None:
     return None if ranged and math.isfinite(score) else value
 
 
+def relabel(value: str, field: Rule, rule: Labels) -> str | None:
+    """The rule on a label, or on that of each tag: by {person: [PER]}, B-PER O is B-person O."""
+    if not field.tags:
+        return apply_rule(value, rule)
+    parts = [tag.partition("-") for tag in value.split(" ")]
+    return " ".join(
+        prefix + dash + (apply_rule(label, rule) or "") if dash else prefix
+        for prefix, dash, label in parts
+    )
+
+
 def _spellings(value: str | int | bool) -> tuple[str, ...]:
     """YAML's true is JSON's true and Python's True."""
     text = str(value)
@@ -162,12 +185,14 @@ def _rows(
     wanted = {field: domain.columns.get(field, field) for field in fields}
     if domain.group is not None:
         wanted["group"] = domain.group
-    reader = READERS.get(suffix(file.path))
+    ending = f".{domain.format}" if domain.format else suffix(file.path)
+    reader = READERS.get(ending)
     if reader is None:
-        raise DataError(f"{file.place}: unknown format; accepted: {', '.join(READERS)}, and .gz")
-    if domain.header is not None and suffix(file.path) not in HEADERLESS:
+        raise DataError(
+            f"{file.place}: unknown format; accepted: {', '.join(READERS)}, and .gz"
+        )
+    if domain.header is not None and ending not in HEADERLESS:
         raise ConfigError(f"{file.place}: `header` is for csv, tsv and txt files only")
-    closed = {f for f, rule in application.fields.items() if rule.values is not None}
     blank = dict.fromkeys((*application.fields, "group"))
     present: dict[str, None] = {}
     count = 0
@@ -176,7 +201,10 @@ def _rows(
         present.update(dict.fromkeys(record))
         row: dict[str, str | None] = dict(blank)
         for field, column in wanted.items():
-            row[field] = _text(record.get(column), field in closed, file, number, column)
+            value, rule = record.get(column), application.fields.get(field, GROUP)
+            if rule.items:
+                value = _joined(value, in_bio if rule.tags else str)
+            row[field] = _text(value, rule.values is not None, file, number, column)
         if domain.group_separator and row["group"] is not None:
             row["group"] = row["group"].partition(domain.group_separator)[0]
         yield number, row
@@ -184,6 +212,22 @@ def _rows(
         raise DataError(f"{file.place}: no rows")
     if missing := [column for column in wanted.values() if column not in present]:
         raise DataError(f"{file.place}: no column '{missing[0]}'; found: {some(present)}")
+
+
+def _joined(value: Any, written: Callable[[str], str]) -> Any:
+    """["New", "York", "is"] -> "New York is"; a blank inside an item would make two of it."""
+    if isinstance(value, str):
+        value = value.split()
+    if not isinstance(value, list):
+        return value
+    items = ["" if item is None else str(item) for item in value]
+    return " ".join(written(re.sub(r"\s+", "_", item)) for item in items)
+
+
+def in_bio(tag: str) -> str:
+    """A tag of BMES, BIOES or BILOU as BIO: M, E, L go on with an entity, S and U are all of it."""
+    prefix, dash, label = tag.partition("-")
+    return SCHEMES.get(prefix, prefix) + dash + label if dash else tag
 
 
 def _text(value: Any, closed: bool, file: File, number: int, column: str) -> str | None:

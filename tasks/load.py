@@ -63,7 +63,7 @@ def load(path: Path, name: str, overrides: Sequence[str] = ()) -> Pipeline:
         place, first = min(found, key=lambda f: document.line_in(name, f[0]))
         by_set = any(place[: len(o)] == o or o[: len(place)] == place for o in overridden if place)
         origin = f"--set {'.'.join(map(str, place))}" if by_set else document.where(name, place)
-        raise ConfigError(f"{origin}: {explain(first, place)}") from error
+        raise ConfigError(f"{origin}: {explain(first, place, expanded)}") from error
 
 
 def resolve(config: str) -> Pipeline:
@@ -77,7 +77,9 @@ def resolve(config: str) -> Pipeline:
     except ValidationError as error:
         first = error.errors()[0]
         place = tuple(first["loc"])
-        raise ConfigError(f"recorded configuration: {explain(first, place)}") from error
+        raise ConfigError(
+            f"recorded configuration: {explain(first, place, json.loads(config))}"
+        ) from error
 
 
 def schema() -> str:

@@ -23,15 +23,17 @@ def draw_all(
     predictions: Mapping[str, Sequence[Prediction]],
     rows: Sequence[Row],
 ) -> None:
-    """Write scores.png, curves.png and confusion.png into `folder`."""
+    """Write scores.png, curves.png, labels.png and, where rows have one label, confusion.png."""
     folder.mkdir(exist_ok=True)
-    counts = pipeline.application.statistics(predictions["transfer"], rows).sum(0)
-    labels = pipeline.application.labels
+    application = pipeline.application
     figures = {
         "scores": scores(report),
         "curves": learning_curves(curves, pipeline.metric),
-        "confusion": confusion(counts.reshape(len(labels), -1).tolist(), labels),
+        "labels": by_label(report),
     }
+    counts = application.confusion(application.statistics(predictions["transfer"], rows).sum(0))
+    if counts is not None:
+        figures["confusion"] = confusion(counts.tolist(), application.labels)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=120)
 
@@ -82,6 +84,23 @@ def learning_curves(curves: Curves, metric: str) -> Figure:
             twin = axis.twinx()
             twin.plot(*zip(*points, strict=True), "o-", color="tab:orange")
             twin.set(ylabel=validated, ylim=(0, 1))
+    return figure
+
+
+def by_label(report: Mapping[str, Any]) -> Figure:
+    """Each label's F1, one bar a system, and how many true ones the test set has."""
+    systems = report["labels"]
+    names = list(next(iter(systems.values())))
+    figure, axes = new_figure(6, 1.2 + 0.2 * len(names) * len(systems))
+    height = 0.8 / len(systems)
+    for i, (system, found) in enumerate(systems.items()):
+        places = [position + i * height for position in range(len(names))]
+        axes.barh(places, [found[name]["f1"] for name in names], height, label=system)
+    counts = [f"{name} ({systems['transfer'][name]['count']:.0f})" for name in names]
+    axes.set_yticks([position + 0.4 - height / 2 for position in range(len(names))], counts)
+    axes.invert_yaxis()
+    axes.set(xlabel="F1", xlim=(0, 1))
+    axes.legend(fontsize="small")
     return figure
 
 

@@ -34,7 +34,8 @@ def stage(
         card = model_card(tracker.name, pipeline, evaluation.read_json("report.json"))
         (data / "README.md").write_text(card, encoding="utf-8")
         rows = read_rows(split.file(f"{pipeline.target_name}/train.parquet"))[:2]
-        example = {name: [row[name] for row in rows] for name in pipeline.application.inputs}
+        asked = zip(pipeline.application.request, pipeline.application.inputs, strict=True)
+        example = {column: [row[field] for row in rows] for column, field in asked}
         registration = register(tracker, made.key, data, code, example, card)
         shutil.rmtree(data)  # the registry has its own copy
         shutil.rmtree(code)

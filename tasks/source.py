@@ -5,13 +5,14 @@ Its key holds nothing of the target's labels, so a retrain on new target data fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks import progress, store
 from tasks.config import BackboneConfig, Pipeline
 from tasks.errors import ConfigError, UnsafeModel
-from tasks.fetch import fetch
-from tasks.learning.contracts import Unfit
+from tasks.fetch import fetch, made_once
+from tasks.learning.contracts import Row, Unfit
 from tasks.stage import Stage
 from tasks.training import Origin, fit, read_rows
 
@@ -23,7 +24,7 @@ def locate(config: BackboneConfig) -> Origin:
         SourceUnavailable: nothing is there.
         UnsafeModel: pickled weights, or code of its own.
     """
-    from tasks.learning.safety import UnsafeBackbone, check_safe
+    from tasks.learning.safety import PICKLE, UnsafeBackbone, check_safe
 
     if config.path.startswith("models:/"):
         from tasks.registry import download_model
@@ -32,10 +33,24 @@ def locate(config: BackboneConfig) -> Origin:
     else:
         folder = fetch(config.path, config.revision, "models")
     try:
+        if config.pickle == "convert" and (folder / PICKLE).is_file():
+            folder = converted(folder)
         check_safe(folder)
     except UnsafeBackbone as error:
         raise UnsafeModel(str(error)) from error
     return Origin(folder, store.folder_digest(folder))
+
+
+def converted(folder: Path) -> Path:
+    """The model with its weights as safetensors, in GRAFT_HOME/converted/<digest>."""
+    from tasks.learning.safety import convert
+
+    target = store.home() / "converted" / store.folder_digest(folder)
+    with made_once(target) as work:
+        if work is not None:
+            convert(folder, work / "model")
+            (work / "model").rename(target)
+    return target
 
 
 def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Stage:
@@ -49,12 +64,14 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
     }[config.data]
 
     def compute(folder: Path) -> None:
-        texts = [
-            row
+        texts = {
+            domain: [
+                row
+                for part in ("train", "unlabelled")
+                for row in read_rows(split.file(f"{domain}/{part}.parquet"))
+            ]
             for domain in domains
-            for part in ("train", "unlabelled")
-            for row in read_rows(split.file(f"{domain}/{part}.parquet"))
-        ]
+        }
         pretrain(pipeline, origin, texts, folder)
 
     return Stage(
@@ -62,7 +79,7 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
         config.objective,
         {
             "pretraining": config.model_dump(mode="json"),
-            "application": pipeline.application.model_dump(mode="json"),
+            "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
             "domains": domains,  # in the order their rows are read
             "seed": pipeline.seed,
         },
@@ -71,8 +88,10 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
     )
 
 
-def pretrain(pipeline: Pipeline, origin: Origin, texts: list, folder: Path) -> None:  # type: ignore[type-arg]
-    """Continue pretraining and write the learner, heads untrained.
+def pretrain(
+    pipeline: Pipeline, origin: Origin, texts: Mapping[str, Sequence[Row]], folder: Path
+) -> None:
+    """Continue pretraining on the domains' texts and write the learner, heads untrained.
 
     Raises:
         ConfigError: the tokenizer has no mask token.
@@ -87,9 +106,16 @@ def pretrain(pipeline: Pipeline, origin: Origin, texts: list, folder: Path) -> N
     learner = start(pipeline, origin)
     if learner.tokenizer.mask_token_id is None:
         raise ConfigError("pretraining.objective is mlm, but the backbone has no mask token")
+    examples = [
+        example
+        for domain, rows in texts.items()
+        for example in pipeline.application_of(domain).encode(
+            rows, learner.tokenizer, supervised=False
+        )
+    ]
     stream = Stream(
         pipeline.application.kind,
-        pipeline.application.encode(texts, learner.tokenizer, supervised=False),
+        examples,
         pad_id=learner.tokenizer.pad_token_id,
         budget=config.tokens_per_batch,
         seed=pipeline.seed,
@@ -120,11 +146,15 @@ def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Sta
         from tasks.learning.paradigms import FineTuning
 
         parts = {
-            part: [
-                row
-                for domain in pipeline.sources
-                for row in read_rows(split.file(f"{domain}/{part}.parquet"))
-            ]
+            part: {
+                task: [
+                    row
+                    for domain in pipeline.sources
+                    if pipeline.task(domain) == task
+                    for row in read_rows(split.file(f"{domain}/{part}.parquet"))
+                ]
+                for task in pipeline.tasks
+            }
             for part in ("train", "validation")
         }
         paradigm = FineTuning(kind="fine_tuning", freeze=training.freeze)
@@ -144,7 +174,7 @@ def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Sta
         " + ".join(pipeline.sources),
         {
             "training": training.model_dump(mode="json"),
-            "application": pipeline.application.model_dump(mode="json"),
+            "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
             "metric": pipeline.metric,
             "sources": list(pipeline.sources),  # in the order their rows are read
             "seed": pipeline.seed,

@@ -43,12 +43,13 @@ def stage(pipeline: Pipeline, rows: Mapping[str, store.Output]) -> Stage:
             "seed": pipeline.seed,
             "target": pipeline.target_name,
             "domains": {
-                name: domain.model_dump(mode="json", include={"split", "labelled"})
+                name: {
+                    **domain.model_dump(mode="json", include={"split", "labelled"}),
+                    "application": pipeline.application_of(name).model_dump(mode="json"),
+                }
                 for name, domain in pipeline.domains.items()
             },
             "near_duplicates": pipeline.validation.near_duplicates,
-            "fields": {f: rule.values for f, rule in pipeline.application.fields.items()},
-            "inputs": pipeline.application.inputs,
         },
         inputs={name: output.digest("rows.parquet") for name, output in rows.items()},
         compute=lambda folder: split(pipeline, rows, folder),
@@ -63,10 +64,11 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
     """
     import pyarrow.parquet as pq
 
-    target, inputs = pipeline.target_name, pipeline.application.inputs
+    target = pipeline.target_name
     kept: dict[str, list[Row]] = {}
     tests: dict[str, list[Row]] = {}
     for name, domain in pipeline.domains.items():
+        inputs = pipeline.application_of(name).inputs
         read = pq.read_table(rows[name].file("rows.parquet")).to_pylist()
         own = [{**row, "key": text_key(row, inputs)} for row in read]
         kept[name], tests[name] = take_test(own, domain, pipeline.seed)
@@ -85,10 +87,11 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
         name: {**assign(kept[name], domain, pipeline.seed), "test": tests[name]}
         for name, domain in pipeline.domains.items()
     }
-    check(sets, target, pipeline.application, Counter(leak.domain for leak in leaks))
+    check(sets, pipeline, Counter(leak.domain for leak in leaks))
     for name, by_set in sets.items():
         for kind in SETS:
-            _write(by_set[kind], kind, pipeline.application, folder / name / f"{kind}.parquet")
+            application = pipeline.application_of(name)
+            _write(by_set[kind], kind, application, folder / name / f"{kind}.parquet")
     report = {
         "domains": {name: _report(by_set) for name, by_set in sets.items()},
         "leaks": leak_report(leaks),
@@ -147,8 +150,7 @@ def assign(rows: list[Row], domain: Domain, seed: int) -> dict[str, list[Row]]:
 
 def check(
     sets: Mapping[str, Mapping[str, Sequence[Row]]],
-    target: str,
-    application: Application,
+    pipeline: Pipeline,
     dropped: Mapping[str, int],
 ) -> None:
     """Refuse sets that nothing can be learned from or measured on.
@@ -157,8 +159,9 @@ def check(
 
     Raises:
         DataRejected: no training or test rows; one class only; labels that differ between target
-            and sources; a class without test rows.
+            and the sources of the same task; a class without test rows.
     """
+    target = pipeline.target_name
     for name, by_set in sets.items():
         supervised = name == target or by_set["train"] or not by_set["unlabelled"]
         if supervised and not by_set["train"]:
@@ -166,53 +169,48 @@ def check(
                 f"{name}: no training rows; lower split.test or split.validation "
                 f"({dropped.get(name, 0)} rows were dropped as copies of test rows)"
             )
+        found = _classes(by_set["train"], pipeline.application_of(name))
+        if len(found) == 1:
+            raise DataRejected(
+                f"{name}: all {len(by_set['train'])} training rows have label '{min(found)}'; at "
+                "least two are needed (use more rows, or raise `labelled`)"
+            )
     if not sets[target]["test"]:
         raise DataRejected(f"{target}: no test rows; raise split.test or add a test file")
-    for field, rule in application.fields.items():
-        if rule.values is not None:
-            _check_classes(sets, target, field, rule.values)
+    _compare_classes(sets, pipeline)
 
 
-def _check_classes(
-    sets: Mapping[str, Mapping[str, Sequence[Row]]],
-    target: str,
-    field: str,
-    accepted: Sequence[str],
-) -> None:
-    trained = {name: _values(by_set["train"], field) for name, by_set in sets.items()}
+def _compare_classes(sets: Mapping[str, Mapping[str, Sequence[Row]]], pipeline: Pipeline) -> None:
+    """Domains of the target's task must have the target's labels, and the test set all of them."""
+    target, application = pipeline.target_name, pipeline.application
     seen = {
-        name: trained[name] | _values([*by_set["validation"], *by_set["test"]], field)
+        name: _classes([*by_set["train"], *by_set["validation"], *by_set["test"]], application)
         for name, by_set in sets.items()
-        if trained[name]
+        if by_set["train"] and pipeline.task(name) == application.kind
     }
-    for name, values in trained.items():
-        if len(values) == 1:
-            raise DataRejected(
-                f"{name}: all {len(sets[name]['train'])} training rows have {field} "
-                f"'{min(values)}'; at least two are needed (use more rows, or raise `labelled`)"
-            )
-    sources = {name: values for name, values in seen.items() if name != target}
-    if sources and (extra := seen[target] - set[str]().union(*sources.values())):
+    sources = {name: classes for name, classes in seen.items() if name != target}
+    together = set[str]().union(*sources.values())
+    if sources and (extra := seen[target] - together):
         raise DataRejected(
-            f"{target}: no source has {field} {_listed(extra)}; the sources' "
-            f"({', '.join(sources)}): {_listed(set[str]().union(*sources.values()))}"
+            f"{target}: no source has label {_listed(extra)}; the sources' "
+            f"({', '.join(sources)}): {_listed(together)}"
         )
-    for name, values in sources.items():
-        if extra := values - seen[target]:
+    for name, classes in sources.items():
+        if extra := classes - seen[target]:
             raise DataRejected(
-                f"{name}: {field} {_listed(extra)} does not occur in target '{target}', which "
+                f"{name}: label {_listed(extra)} does not occur in target '{target}', which "
                 f"has {_listed(seen[target])}"
             )
-    tested = _values(sets[target]["test"], field)
-    if missing := [value for value in accepted if value not in tested]:
+    tested = _classes(sets[target]["test"], application)
+    if missing := [label for label in application.labels if label not in tested]:
         raise DataRejected(
-            f"{target}: {field} {_listed(missing)} has no test row; raise split.test, or take it "
+            f"{target}: label {_listed(missing)} has no test row; raise split.test, or take it "
             "out of application.labels"
         )
 
 
-def _values(rows: Iterable[Row], field: str) -> set[str]:
-    return {row[field] for row in rows}
+def _classes(rows: Iterable[Row], application: Application) -> set[str]:
+    return set[str]().union(*(application.classes(row) for row in rows))
 
 
 def _listed(values: Iterable[str]) -> str:

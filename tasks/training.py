@@ -8,7 +8,7 @@ training.json       steps, seconds, rows, tokens, trainable parameters, device, 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from tasks.errors import ConfigError, DataRejected
 from tasks.learning.contracts import Example, Paradigm, Row, Unfit
 
 if TYPE_CHECKING:
-    from tasks.learning.applications import AnyApplication
     from tasks.learning.learner import Learner
     from tasks.learning.loop import Schedule
 
@@ -50,14 +49,24 @@ def read_rows(path: Path) -> list[Row]:
 def fit(
     pipeline: Pipeline,
     origin: Origin,
-    rows: Sequence[Row],
-    validation_rows: Sequence[Row],
+    rows: Mapping[str, Sequence[Row]],
+    validation_rows: Mapping[str, Sequence[Row]],
     paradigm: Paradigm,
     training: Training,
     folder: Path,
     subject: str,
 ) -> None:
-    """Train from `origin` on `rows` and write the learner; resumes what `folder` holds.
+    """Train from `origin` and write the learner; resumes what `folder` holds.
+
+    Args:
+        pipeline: the applications, the metric and the seed.
+        origin: where the learner starts.
+        rows: task -> labelled rows.
+        validation_rows: task -> rows that are scored after each epoch.
+        paradigm: how the gradient comes about.
+        training: epochs and rates.
+        folder: see the top of this file.
+        subject: what is trained, for people.
 
     Raises:
         ConfigError: the paradigm does not fit the backbone (too many layers to freeze), or early
@@ -65,27 +74,27 @@ def fit(
         DataRejected: there are no rows to train on.
     """
     from tasks.learning import loop
-    from tasks.learning.batches import Stream
-    from tasks.learning.prediction import score
+    from tasks.learning.batches import Mixture, Stream
 
-    if not rows:
+    if not any(rows.values()):
         raise DataRejected(f"{subject}: no labelled rows to train on")
-    if training.early_stopping and not validation_rows:
+    if training.early_stopping and not any(validation_rows.values()):
         raise ConfigError(
             f"{subject}: early_stopping has no validation rows to watch; raise split.validation"
         )
-    application = pipeline.application
-    task = application.kind
     learner = start(pipeline, origin)
     learner.backbone.set_dropout(training.dropout)
-    examples = application.encode(rows, learner.tokenizer)
-    stream = Stream(
-        task,
-        examples,
-        pad_id=learner.tokenizer.pad_token_id,
-        budget=training.tokens_per_batch,
-        seed=pipeline.seed,
-    )
+    examples = {
+        task: pipeline.tasks[task].encode(labelled, learner.tokenizer)
+        for task, labelled in rows.items()
+        if labelled
+    }
+    padding, budget = learner.tokenizer.pad_token_id, training.tokens_per_batch
+    streams = [
+        Stream(task, encoded, pad_id=padding, budget=budget, seed=pipeline.seed)
+        for task, encoded in examples.items()
+    ]
+    stream = streams[0] if len(streams) == 1 else Mixture(streams, seed=pipeline.seed)
     try:
         summary = loop.train(
             learner,
@@ -94,16 +103,43 @@ def fit(
             stream,
             schedule(training, stream.steps(training.epochs)),
             folder,
-            validate=(lambda x: score(x, task, validation_rows)) if validation_rows else None,
+            validate=validator(pipeline, validation_rows),
             metric=pipeline.metric,
             report=lambda step, steps, values: progress.step(subject, step, steps, values),
         )
     except Unfit as error:
         raise ConfigError(f"{subject}: {error}") from error
     learner.save(folder / "learner")
-    described = {**summary, **description(learner, examples, application, training)}
+    described = {**summary, **description(pipeline, learner, examples, training)}
     (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
     loop.forget_checkpoint(folder)
+
+
+def validator(
+    pipeline: Pipeline, rows: Mapping[str, Sequence[Row]]
+) -> Callable[[Learner], dict[str, float]] | None:
+    """A function that scores a learner on validation rows; None where there are none.
+
+    Of several tasks it gives each one's scores, and the mean of those that decide as the
+    pipeline's metric, which early stopping watches.
+    """
+    from tasks.learning.prediction import score
+
+    tasks = [task for task, found in rows.items() if found]
+    if not tasks:
+        return None
+
+    def validate(learner: Learner) -> dict[str, float]:
+        scores = {task: score(learner, task, rows[task]) for task in tasks}
+        if tasks == [pipeline.application.kind]:
+            return scores[tasks[0]]
+        deciding = [found[pipeline.tasks[task].metric] for task, found in scores.items()]
+        return {
+            pipeline.metric: sum(deciding) / len(deciding),
+            **{f"{task}_{name}": x for task, found in scores.items() for name, x in found.items()},
+        }
+
+    return validate
 
 
 def schedule(training: Training, steps: int) -> Schedule:
@@ -124,17 +160,25 @@ def schedule(training: Training, steps: int) -> Schedule:
 
 
 def description(
-    learner: Learner, examples: Sequence[Example], application: AnyApplication, training: Training
+    pipeline: Pipeline,
+    learner: Learner,
+    examples: Mapping[str, Sequence[Example]],
+    training: Training,
 ) -> dict[str, Any]:
     """What was trained, on what, with what: the content of training.json."""
     import torch
 
     from tasks.learning.loop import precision
 
+    lengths = [
+        (len(example["input_ids"]), pipeline.tasks[task].maximum_tokens)
+        for task, encoded in examples.items()
+        for example in encoded
+    ]
     return {
-        "rows": len(examples),
-        "tokens": sum(len(e["input_ids"]) for e in examples),
-        "cut": sum(len(e["input_ids"]) >= application.maximum_tokens for e in examples),
+        "rows": len(lengths),
+        "tokens": sum(length for length, _ in lengths),
+        "cut": sum(length >= limit for length, limit in lengths),
         "parameters": sum(p.numel() for p in learner.parameters()),
         "device": str(next(learner.parameters()).device),
         "threads": torch.get_num_threads(),
@@ -153,13 +197,14 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
     from tasks.learning.learner import new_learner
 
     torch.manual_seed(pipeline.seed)
-    learner = new_learner(origin.backbone, {pipeline.application.kind: pipeline.application})
+    learner = new_learner(origin.backbone, pipeline.tasks)
     if origin.heads is not None:
         learner.load_heads(origin.heads)
     limit = learner.backbone.maximum_positions
-    if limit is not None and pipeline.application.maximum_tokens > limit:
-        raise ConfigError(
-            f"application.maximum_tokens is {pipeline.application.maximum_tokens}, but the "
-            f"backbone takes at most {limit}"
-        )
+    for application in pipeline.tasks.values():
+        if limit is not None and application.maximum_tokens > limit:
+            raise ConfigError(
+                f"application.maximum_tokens is {application.maximum_tokens}, but the backbone "
+                f"takes at most {limit}"
+            )
     return learner

@@ -16,14 +16,14 @@ from tasks.training import Origin, fit, read_rows
 
 def stage(pipeline: Pipeline, origin: Origin, split: store.Output, subject: str) -> Stage:
     """Train from `origin` on the target's labelled rows."""
-    target = pipeline.target_name
+    target, task = pipeline.target_name, pipeline.application.kind
 
     def compute(folder: Path) -> None:
         fit(
             pipeline,
             origin,
-            read_rows(split.file(f"{target}/train.parquet")),
-            read_rows(split.file(f"{target}/validation.parquet")),
+            {task: read_rows(split.file(f"{target}/train.parquet"))},
+            {task: read_rows(split.file(f"{target}/validation.parquet"))},
             pipeline.paradigm,
             pipeline.training,
             folder,
@@ -36,7 +36,7 @@ def stage(pipeline: Pipeline, origin: Origin, split: store.Output, subject: str)
         {
             "paradigm": pipeline.paradigm.model_dump(mode="json"),
             "training": pipeline.training.model_dump(mode="json"),
-            "application": pipeline.application.model_dump(mode="json"),
+            "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
             "metric": pipeline.metric,
             "seed": pipeline.seed,
         },

@@ -43,7 +43,7 @@ def stage(name: str, rows: store.Output, application: Application, validation: V
         config={
             "domain": name,
             "reject_over": validation.reject_over,
-            "fields": {f: [r.values, r.maximum_characters] for f, r in application.fields.items()},
+            "fields": {f: vars(rule) for f, rule in application.fields.items()},
             "inputs": application.inputs,
         },
         inputs={"rows": rows.digest()},

@@ -133,7 +133,7 @@ def test_constant(classification: TextClassification) -> None:
     """Who never reads answers the most frequent label, with the labels' shares."""
     found = classification.constant(rows_of(["positive", "positive", "negative", "positive"]))
     assert found == {"label": "positive", "probabilities": [0.25, 0.75]}
-    assert classification.columns(found) == {
+    assert classification.columns({"text": "great"}, found) == {
         "label": "positive",
         "probability_negative": 0.25,
         "probability_positive": 0.75,

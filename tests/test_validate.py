@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import store, validate
+from tasks import expectations, store, validate
 from tasks.config import Validation
 from tasks.errors import DataRejected
 from tasks.learning.contracts import Rule
@@ -132,8 +132,8 @@ def test_gate_shuts(home: Path) -> None:
 
 def test_expectation_that_did_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """If Great Expectations drops an expectation silently, the gate stays shut."""
-    real = validate._run
-    monkeypatch.setattr(validate, "_run", lambda *arguments: real(*arguments)[:-1])
+    real = expectations._run
+    monkeypatch.setattr(expectations, "_run", lambda *arguments: real(*arguments)[:-1])
     with pytest.raises(DataRejected, match="only 7 of 8 expectations ran"):
         run(ingested(GOOD))
 

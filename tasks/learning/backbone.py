@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tasks.learning.safety import check_safe
@@ -23,6 +23,7 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 POOLED = {"albert", "bert", "camembert", "mpnet", "roberta", "xlm-roberta"}
 """Model types whose class takes `add_pooling_layer`."""
 
@@ -114,8 +115,8 @@ def load_backbone(folder: Path) -> Backbone:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a transformers folder."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=False
-    )
+    """The tokenizer in a transformers folder; with nothing but a vocab.txt, BERT's WordPiece."""
+    described = any((folder / name).exists() for name in TOKENIZER_FILES)
+    kind = BertTokenizer if not described and (folder / "vocab.txt").exists() else AutoTokenizer
+    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, trust_remote_code=False)
     return tokenizer

@@ -37,6 +37,8 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     batch = Batch(input_ids=ids, attention_mask=mask)
     if all("labels" in e for e in examples):
         batch["labels"] = _labels([e["labels"] for e in examples])
+    if all("words" in e for e in examples):
+        batch["words"] = _padded([e["words"] for e in examples], 0)
     return batch
 
 
@@ -49,8 +51,13 @@ def _labels(labels: Sequence[int | list[int]]) -> torch.Tensor:
     """(B,) for one label a row; (B, T) padded with IGNORED for sequences."""
     if isinstance(labels[0], int):
         return torch.tensor(labels)
-    sequences = [torch.tensor(sequence) for sequence in labels]
-    return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=IGNORED)
+    return _padded(cast(Sequence[list[int]], labels), IGNORED)
+
+
+def _padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:
+    """(B, longest) filled up with `value`."""
+    rows = [torch.tensor(sequence) for sequence in sequences]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
 
 
 def cut(order: Sequence[int], lengths: np.ndarray, budget: int) -> list[list[int]]:
@@ -111,6 +118,42 @@ class Stream:
         epoch = self.epoch(step)
         rows = self.plan(epoch)[step - self.steps(epoch)]
         return collate([self.examples[row] for row in rows], self.pad_id)
+
+    def draw(self, step: int) -> tuple[str, Batch]:
+        """The task, and the batch of a step."""
+        return self.task, self.batch(step)
+
+
+class Mixture:
+    """Streams of several tasks as one: an epoch is an epoch of each, their batches shuffled."""
+
+    def __init__(self, streams: Sequence[Stream], *, seed: int) -> None:
+        """Plan nothing yet."""
+        self.streams, self.seed = streams, seed
+        self.plan = lru_cache(maxsize=2)(self._plan)
+
+    def _plan(self, epoch: int) -> list[tuple[Stream, int]]:
+        """The stream, and its own step, of each batch of an epoch."""
+        batches = [(s, i) for s in self.streams for i in range(s.steps(epoch), s.steps(epoch + 1))]
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(batches))
+        return [batches[i] for i in order]
+
+    def steps(self, epochs: int) -> int:
+        """Steps in so many epochs."""
+        return sum(stream.steps(epochs) for stream in self.streams)
+
+    def epoch(self, step: int) -> int:
+        """The epoch a step belongs to."""
+        epoch = 0
+        while self.steps(epoch + 1) <= step:
+            epoch += 1
+        return epoch
+
+    def draw(self, step: int) -> tuple[str, Batch]:
+        """The task, and the batch of a step."""
+        epoch = self.epoch(step)
+        stream, own = self.plan(epoch)[step - self.steps(epoch)]
+        return stream.draw(own)
 
 
 def in_order(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tasks.learning.backbone import Backbone
-    from tasks.learning.batches import Stream
+    from tasks.learning.batches import Mixture, Stream
     from tasks.learning.learner import Learner
 
 IGNORED = -100
@@ -54,6 +54,16 @@ class Rule:
     values: tuple[str, ...] | None = None
     """The accepted values; None for free text."""
     maximum_characters: int | None = None
+    items: bool = False
+    """A list in the data; kept as its items with one blank between."""
+    tags: bool = False
+    """Each item is O, or B- or I- and a label; `label_rule` maps the labels."""
+    pattern: str | None = None
+    """A regular expression the whole value must match."""
+    accepted: str = ""
+    """What `pattern` accepts, in words."""
+    as_many_as: str | None = None
+    """The field that has as many items."""
 
 
 class Example(TypedDict):
@@ -61,6 +71,8 @@ class Example(TypedDict):
 
     input_ids: list[int]
     labels: NotRequired[int | list[int]]
+    words: NotRequired[list[int]]
+    """1 + the number of the word that starts at each sub-word, 0 at the others."""
 
 
 class Batch(TypedDict, total=False):
@@ -69,6 +81,7 @@ class Batch(TypedDict, total=False):
     input_ids: Tensor  # (B, S) int64
     attention_mask: Tensor  # (B, S) int64, 1 = a real token
     labels: Tensor  # (B,) | (B, S) | (B, T) int64; IGNORED = not scored; absent = unlabelled
+    words: Tensor  # (B, S) int64, 1 + the word that starts here, 0 elsewhere; tagging only
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,14 @@ class Application(Protocol):
         """The application's name in pipelines.yaml."""
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What rows are sorted into or tagged with."""
+
+    @property
+    def maximum_tokens(self) -> int:
+        """Longer inputs are cut."""
+
+    @property
     def metric(self) -> str:
         """The score that decides, a key of what `scores` returns."""
 
@@ -97,7 +118,11 @@ class Application(Protocol):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The columns a prediction needs."""
+        """Those of them that a prediction needs."""
+
+    @property
+    def request(self) -> tuple[str, ...]:
+        """What a served model asks for in their place, in the same order."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
         """The configuration as JSON (pydantic's)."""
@@ -110,14 +135,20 @@ class Application(Protocol):
     ) -> list[Example]:
         """Tokenize rows; with `supervised`, labels too."""
 
-    def forward(self, backbone: Backbone, head: nn.Module, batch: Batch) -> Output:
-        """Loss, logits and features of one batch."""
+    def classes(self, row: Row) -> set[str]:
+        """The classes a labelled row is an example of."""
+
+    def represent(self, backbone: Backbone, batch: Batch) -> Tensor:
+        """What the head reads of a batch: (B, H) for whole texts, (B, S, H) for their tokens."""
+
+    def respond(self, head: nn.Module, representation: Tensor, batch: Batch) -> Output:
+        """Loss, logits and features of a batch whose representation is known."""
 
     def predict(self, backbone: Backbone, head: nn.Module, batch: Batch) -> list[Prediction]:
         """One prediction a row of the batch, ready for JSON."""
 
-    def columns(self, prediction: Prediction) -> dict[str, str | float]:
-        """A prediction as the columns of a table."""
+    def columns(self, row: Row, prediction: Prediction) -> dict[str, Any]:
+        """The prediction on a request, as the columns of a table."""
 
     def constant(self, rows: Sequence[Row]) -> Prediction:
         """What someone who never reads the input would answer, having seen `rows`' labels."""
@@ -131,6 +162,12 @@ class Application(Protocol):
 
     def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """(..., K) summed statistics -> metric -> (...) values."""
+
+    def by_label(self, totals: np.ndarray) -> dict[str, dict[str, float]]:
+        """(K,) summed statistics -> label -> precision, recall, f1 and count of true ones."""
+
+    def confusion(self, totals: np.ndarray) -> np.ndarray | None:
+        """(..., C, C) rows by true and predicted label; None where a row has not just one."""
 
 
 class Paradigm(Protocol):
@@ -153,7 +190,7 @@ class Paradigm(Protocol):
     def advance(self, learner: Learner, progress: float) -> None:
         """What changes as training goes on; `progress` is the share of steps done, in [0, 1)."""
 
-    def draws(self, sources: Mapping[str, Stream], target: Stream, step: int) -> Draw:
+    def draws(self, sources: Mapping[str, Stream], target: Stream | Mixture, step: int) -> Draw:
         """The batches of one step. Pure in (seed, step), so that to resume is to start at N."""
 
     def gradients(

@@ -41,7 +41,9 @@ class Learner(nn.Module):
 
     def forward(self, task: str, batch: Batch) -> Output:
         """The task's loss, logits and features."""
-        return self.tasks[task].forward(self.backbone, self.heads[task], batch)
+        application = self.tasks[task]
+        representation = application.represent(self.backbone, batch)
+        return application.respond(self.heads[task], representation, batch)
 
     def save(self, folder: Path) -> None:
         """Write the learner; adapters must be merged and extras are not kept.
@@ -58,8 +60,10 @@ class Learner(nn.Module):
             raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(folder)) from error
 
     def load_heads(self, folder: Path) -> None:
-        """Take the heads of a saved learner that has the same tasks."""
-        self.heads.load_state_dict(load_file(folder / "heads.safetensors"))
+        """Take the heads of a saved learner that has these tasks, and perhaps others."""
+        saved = load_file(folder / "heads.safetensors")
+        own = {name: t for name, t in saved.items() if name.partition(".")[0] in self.heads}
+        self.heads.load_state_dict(own)
 
 
 def load_learner(folder: Path, tasks: Mapping[str, Application]) -> Learner:

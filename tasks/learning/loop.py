@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from tasks.learning.batches import Stream, moved
+from tasks.learning.batches import Mixture, Stream, moved
 from tasks.learning.contracts import Draw, Paradigm
 from tasks.learning.learner import Learner
 
@@ -104,7 +104,7 @@ def train(
     learner: Learner,
     paradigm: Paradigm,
     sources: Mapping[str, Stream],
-    target: Stream,
+    target: Stream | Mixture,
     schedule: Schedule,
     folder: Path,
     *,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.learning.batches import Stream
+from tasks.learning.batches import Mixture, Stream
 from tasks.learning.contracts import IGNORED, Draw, Unfit
 from tasks.learning.learner import Learner
 
@@ -59,9 +59,9 @@ class MaskedLanguageModelling:
     def advance(self, learner: Learner, progress: float) -> None:
         """Nothing changes over time."""
 
-    def draws(self, sources: Mapping[str, Stream], target: Stream, step: int) -> Draw:
+    def draws(self, sources: Mapping[str, Stream], target: Stream | Mixture, step: int) -> Draw:
         """One batch of text."""
-        return {"target": (target.task, target.batch(step))}
+        return {"target": target.draw(step)}
 
     def gradients(
         self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]

@@ -1,9 +1,13 @@
-"""Refuse a model folder that could run code when it is loaded."""
+"""Refuse a model folder that could run code when it is loaded, or make a copy that cannot."""
 
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from pathlib import Path
+
+PICKLE = "pytorch_model.bin"
 
 
 class UnsafeBackbone(ValueError):
@@ -29,3 +33,28 @@ def check_safe(folder: Path) -> None:
         pickled = [p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
         what = f"pickled weights ({pickled[0]})" if pickled else "no weights"
         raise UnsafeBackbone(f"{folder}: {what}; only safetensors are accepted")
+
+
+def convert(folder: Path, target: Path) -> None:
+    """Write a copy of a pickled model's folder to `target`, its weights as safetensors.
+
+    The pickle is read with `weights_only`: anything in it but tensors and plain containers is an
+    error, and nothing in it is called.
+
+    Raises:
+        UnsafeBackbone: there is something else in it, or it is damaged.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    try:
+        state = torch.load(folder / PICKLE, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        first = str(error).splitlines()[0][:150]
+        raise UnsafeBackbone(f"{folder / PICKLE}: not tensors alone ({first})") from error
+    target.mkdir()
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".txt", ".model"):
+            shutil.copy(path, target)
+    tensors = {name: tensor.clone() for name, tensor in state.items()}  # none share memory
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})

@@ -41,14 +41,14 @@ class ServedModel:
         self.learner = load_learner(folder / "learner", {self.application.kind: self.application})
 
     def predict(self, table: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row out for each row in, with the columns `Application.columns` names.
+        """One row out for each request, with the columns `Application.columns` names.
 
         Raises:
             ValueError: an input column is missing or holds something that is not text.
         """
         import pandas as pd
 
-        for column in self.application.inputs:
+        for column in self.application.request:
             if column not in table:
                 raise ValueError(
                     f"column '{column}' is missing; given: {', '.join(map(str, table.columns))}"
@@ -58,7 +58,8 @@ class ServedModel:
                 raise ValueError(f"row {wrong[0] + 1}: '{column}' is not a text")
         rows = table.to_dict("records")
         found = predict(self.learner, self.application.kind, rows)  # type: ignore[arg-type]
-        return pd.DataFrame([self.application.columns(prediction) for prediction in found])
+        pairs = zip(rows, found, strict=True)
+        return pd.DataFrame([self.application.columns(row, one) for row, one in pairs])  # type: ignore[arg-type]
 
 
 def _load_pyfunc(path: str) -> ServedModel:

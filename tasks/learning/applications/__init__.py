@@ -1,6 +1,11 @@
 """What can be learned, one file each. A further application is one more member here."""
 
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.learning.applications.ner import Ner
 from tasks.learning.applications.text_classification import TextClassification
 
-AnyApplication = TextClassification
+AnyApplication = Annotated[TextClassification | Ner, Field(discriminator="kind")]
 """Discriminated by `kind`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from tasks.learning.applications import counts
 from tasks.learning.contracts import (
     Batch,
     Config,
@@ -20,7 +21,7 @@ from tasks.learning.contracts import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
     from tasks.learning.backbone import Backbone
@@ -53,6 +54,15 @@ class TextClassification(Config):
         """`text`"""
         return ("text",)
 
+    @property
+    def request(self) -> tuple[str, ...]:
+        """`text`"""
+        return ("text",)
+
+    def classes(self, row: Row) -> set[str]:
+        """Its label."""
+        return {row["label"]}
+
     def head(self, width: int) -> nn.Module:
         """A linear classifier on the mean of the text's token states."""
         from torch import nn
@@ -76,22 +86,25 @@ class TextClassification(Config):
             for i, row in zip(ids, rows, strict=True)
         ]
 
-    def forward(self, backbone: Backbone, head: nn.Module, batch: Batch) -> Output:
-        """loss = -log softmax(head(features))[label], mean over the batch."""
-        from torch.nn import functional
-
+    def represent(self, backbone: Backbone, batch: Batch) -> Tensor:
+        """(B, H) the mean of each text's token states."""
         from tasks.learning.backbone import masked_mean
 
         states = backbone.encode(batch["input_ids"], batch["attention_mask"])  # (B, S, H)
-        features = masked_mean(states, batch["attention_mask"])  # (B, H)
-        logits = head(features)  # (B, C)
+        return masked_mean(states, batch["attention_mask"])
+
+    def respond(self, head: nn.Module, representation: Tensor, batch: Batch) -> Output:
+        """loss = -log softmax(head(features))[label], mean over the batch."""
+        from torch.nn import functional
+
+        logits = head(representation)  # (B, C)
         labels = batch.get("labels")
         loss = None if labels is None else functional.cross_entropy(logits.float(), labels)
-        return Output(loss, logits, features)
+        return Output(loss, logits, representation)
 
     def predict(self, backbone: Backbone, head: nn.Module, batch: Batch) -> list[Prediction]:
         """{"label": "positive", "probabilities": [0.02, 0.98]}, in the order of `labels`."""
-        logits = self.forward(backbone, head, batch).logits
+        logits = self.respond(head, self.represent(backbone, batch), batch).logits
         assert logits is not None
         probabilities = logits.float().softmax(-1).cpu().numpy()  # (B, C)
         return [
@@ -99,15 +112,15 @@ class TextClassification(Config):
             for p in probabilities
         ]
 
-    def columns(self, prediction: Prediction) -> dict[str, str | float]:
+    def columns(self, row: Row, prediction: Prediction) -> dict[str, Any]:
         """{"label": "positive", "probability_negative": 0.02, "probability_positive": 0.98}"""
         pairs = zip(self.labels, prediction["probabilities"], strict=True)
         return {"label": prediction["label"], **{f"probability_{n}": p for n, p in pairs}}
 
     def constant(self, rows: Sequence[Row]) -> Prediction:
         """The most frequent label, and every label's share as its probability."""
-        counts = Counter(row["label"] for row in rows)
-        shares = [counts[label] / len(rows) for label in self.labels]
+        seen = Counter(row["label"] for row in rows)
+        shares = [seen[label] / len(rows) for label in self.labels]
         return {"label": self.labels[int(np.argmax(shares))], "probabilities": shares}
 
     def statistics(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
@@ -130,9 +143,21 @@ class TextClassification(Config):
 
         A class that is neither expected nor predicted has F1 0, as in scikit-learn.
         """
-        classes = len(self.labels)
-        confusion = totals.reshape(*totals.shape[:-1], classes, classes)  # (..., true, predicted)
-        hits = np.diagonal(confusion, axis1=-2, axis2=-1)  # (..., C)
-        named = confusion.sum(-1) + confusion.sum(-2)  # 2 TP + FP + FN
-        f1 = np.divide(2 * hits, named, out=np.zeros_like(hits), where=named > 0)
-        return {"macro_f1": f1.mean(-1), "accuracy": hits.sum(-1) / confusion.sum((-2, -1))}
+        right, said, true = self._counts(totals)
+        return {
+            "macro_f1": counts.f1(right, said, true).mean(-1),
+            "accuracy": right.sum(-1) / true.sum(-1),
+        }
+
+    def by_label(self, totals: np.ndarray) -> dict[str, dict[str, float]]:
+        """Each label's precision, recall, F1 and number of true rows."""
+        return counts.by_label(self.labels, *self._counts(totals))
+
+    def confusion(self, totals: np.ndarray) -> np.ndarray:
+        """(..., C, C) rows by their true label and the predicted one."""
+        return totals.reshape(*totals.shape[:-1], len(self.labels), len(self.labels))
+
+    def _counts(self, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(..., C) each: right, predicted, true."""
+        confusion = self.confusion(totals)
+        return np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-2), confusion.sum(-1)

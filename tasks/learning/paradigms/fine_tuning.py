@@ -17,7 +17,7 @@ from tasks.learning.contracts import Config, Draw, Unfit
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tasks.learning.batches import Stream
+    from tasks.learning.batches import Mixture, Stream
     from tasks.learning.learner import Learner
 
 
@@ -106,9 +106,9 @@ class FineTuning(Config):
             for parameter in learner.backbone.embeddings():
                 parameter.requires_grad_(free == steps)
 
-    def draws(self, sources: Mapping[str, Stream], target: Stream, step: int) -> Draw:
+    def draws(self, sources: Mapping[str, Stream], target: Stream | Mixture, step: int) -> Draw:
         """One batch of the target."""
-        return {"target": (target.task, target.batch(step))}
+        return {"target": target.draw(step)}
 
     def gradients(
         self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]
