@@ -188,9 +188,7 @@ def _rows(
     ending = f".{domain.format}" if domain.format else suffix(file.path)
     reader = READERS.get(ending)
     if reader is None:
-        raise DataError(
-            f"{file.place}: unknown format; accepted: {', '.join(READERS)}, and .gz"
-        )
+        raise DataError(f"{file.place}: unknown format; accepted: {', '.join(READERS)}, and .gz")
     if domain.header is not None and ending not in HEADERLESS:
         raise ConfigError(f"{file.place}: `header` is for csv, tsv and txt files only")
     blank = dict.fromkeys((*application.fields, "group"))
