@@ -34,7 +34,7 @@ from tasks.config import SourceTraining
 from tasks.learning import loop
 from tasks.learning.applications import TextClassification
 from tasks.learning.backbone import load_tokenizer
-from tasks.learning.batches import Stream
+from tasks.learning.batches import Stream, Together
 from tasks.learning.contracts import Prediction, Row
 from tasks.learning.learner import new_learner
 from tasks.learning.paradigms import FineTuning
@@ -198,7 +198,7 @@ def with_graft(material: Material, turn: Turn, *, freeze: int) -> Outcome:
         stream = Stream(PIPELINE, examples, pad_id=pad_id, budget=budget, seed=turn.seed)
         schedule = loop.Schedule(steps=stream.steps(turn.epochs), **settings)
         paradigm = FineTuning(kind="fine_tuning", freeze=freeze)
-        summary = loop.train(learner, paradigm, {}, stream, schedule, Path(folder))
+        summary = loop.train(learner, paradigm, Together(target=stream), schedule, Path(folder))
         seconds = clock() - started
     precision = str(loop.precision(training.precision)).removeprefix("torch.")
     steps = int(summary["steps"])

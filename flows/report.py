@@ -47,9 +47,17 @@ def markdown_table(report: Mapping[str, Any]) -> str:
         "|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows(report)),
         "",
-        *(f"- {sentence}" for sentence in gains(report)),
+        *(f"- {sentence}" for sentence in (*gains(report), *affinities(report))),
     ]
     return "\n".join(lines) + "\n"
+
+
+def affinities(report: Mapping[str, Any]) -> Iterator[str]:
+    """One sentence a pair of tasks that were learned together."""
+    for name, value in sorted(report["affinities"].items()):
+        _, helper, helped = name.split("/")
+        verb = "helped" if value > 0 else "hindered"
+        yield f"{helper} {verb} {helped}: a small step for it changed the loss by {-value:+.2%}"
 
 
 def gains(report: Mapping[str, Any]) -> Iterator[str]:
@@ -76,7 +84,7 @@ def print_result(result: dict[str, Any], seconds: float) -> None:
 
     report, registration = result["evaluation"], result["registration"]
     console.print(table(report))
-    for sentence in gains(report):
+    for sentence in (*gains(report), *affinities(report)):
         console.print(sentence, soft_wrap=True)
     known = " (already registered)" if registration["cached"] else ""
     console.print(

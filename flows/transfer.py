@@ -61,9 +61,10 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
             if pipeline.sources_share_task:
                 learners["source_only"] = before
         if "target_only" in pipeline.evaluation.baselines:
-            target_only = transferring.stage(pipeline, backbone, parts, "target_only")
+            alone = pipeline.paradigm.alone
+            target_only = transferring.stage(pipeline, alone, backbone, parts, "target_only")
             learners["target_only"] = run(target_only, parts)
-        transferred = transferring.stage(pipeline, start, parts, "transfer")
+        transferred = transferring.stage(pipeline, pipeline.paradigm, start, parts, "transfer")
         learners["transfer"] = run(transferred, before)
 
         evaluation = run(evaluate.stage(pipeline, parts, learners), *learners.values())

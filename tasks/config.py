@@ -180,8 +180,9 @@ class Training(Config):
 class SourceTraining(Training):
     """Training on the sources' labels, before the paradigm has its turn."""
 
-    freeze: Annotated[int, Field(ge=0)] = 0
-    """So many lower layers, and the embeddings below them, stay as they are; 0: none."""
+    freeze: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    """So many lower layers, and the embeddings below them, stay as they are; 0: none; all: only the
+    heads learn, from features that are computed once."""
 
 
 class Validation(Config):
@@ -300,6 +301,8 @@ class Pipeline(Config):
                 ("evaluation", "metric"),
                 f"evaluation.metric '{self.metric}' is unknown; one of {', '.join(known)}",
             )
+        for complaint in self.paradigm.complaints(tuple(self.domains), tuple(self.tasks)):
+            raise Conflict(("paradigm",), complaint)
         if self.target[self.target_name].application is not None:
             raise Conflict(
                 ("target", self.target_name, "application"),

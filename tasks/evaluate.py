@@ -35,6 +35,7 @@ def stage(pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.
         for name, predicted in predictions.items():
             write_predictions(folder / "predictions" / f"{name}.parquet", rows, predicted)
         report = compare(pipeline, predictions, rows)
+        report["affinities"] = affinities(learners[TRANSFER])
         report["test_digest"] = split.digest(f"{target}/test.parquet")
         (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
         curves = {
@@ -63,6 +64,16 @@ def stage(pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.
         },
         compute,
     )
+
+
+def affinities(learner: store.Output) -> dict[str, float]:
+    """What multi-task learning measured: "affinity/news/ner" -> the mean over its probes."""
+    found: dict[str, list[float]] = {}
+    for line in learner.file("metrics.jsonl").open(encoding="utf-8"):
+        for name, value in json.loads(line).items():
+            if name.startswith("affinity/"):
+                found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def predict_all(

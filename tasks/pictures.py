@@ -31,6 +31,8 @@ def draw_all(
         "curves": learning_curves(curves, pipeline.metric),
         "labels": by_label(report),
     }
+    if report["affinities"]:
+        figures["affinities"] = affinities(report["affinities"])
     counts = application.confusion(application.statistics(predictions["transfer"], rows).sum(0))
     if counts is not None:
         figures["confusion"] = confusion(counts.tolist(), application.labels)
@@ -101,6 +103,23 @@ def by_label(report: Mapping[str, Any]) -> Figure:
     axes.invert_yaxis()
     axes.set(xlabel="F1", xlim=(0, 1))
     axes.legend(fontsize="small")
+    return figure
+
+
+def affinities(found: Mapping[str, float]) -> Figure:
+    """Rows: the task that took a small step. Columns: the task whose loss it lowered (blue)."""
+    pairs = {tuple(name.split("/")[1:]): value for name, value in found.items()}
+    tasks = sorted({task for pair in pairs for task in pair})
+    figure, axes = new_figure(3 + 0.7 * len(tasks), 1.5 + 0.7 * len(tasks))
+    most = max(abs(value) for value in pairs.values()) or 1.0
+    cells = [[pairs.get((a, b), float("nan")) for b in tasks] for a in tasks]
+    axes.imshow(cells, cmap="RdBu", vmin=-most, vmax=most)
+    for (helper, helped), value in pairs.items():
+        place = (tasks.index(helped), tasks.index(helper))
+        axes.annotate(f"{value:+.1%}", place, ha="center", va="center")
+    axes.set_xticks(range(len(tasks)), tasks, rotation=45, ha="right")
+    axes.set_yticks(range(len(tasks)), tasks)
+    axes.set(xlabel="whose loss fell", ylabel="after a step for")
     return figure
 
 

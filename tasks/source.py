@@ -12,9 +12,9 @@ from tasks import progress, store
 from tasks.config import BackboneConfig, Pipeline
 from tasks.errors import ConfigError, UnsafeModel
 from tasks.fetch import fetch, made_once
-from tasks.learning.contracts import Row, Unfit
+from tasks.learning.contracts import Paradigm, Row, Unfit
 from tasks.stage import Stage
-from tasks.training import Origin, fit, read_rows
+from tasks.training import Origin, Rows, fit, read_rows
 
 
 def locate(config: BackboneConfig) -> Origin:
@@ -97,7 +97,7 @@ def pretrain(
         ConfigError: the tokenizer has no mask token.
     """
     from tasks.learning import loop
-    from tasks.learning.batches import Stream
+    from tasks.learning.batches import Stream, Together
     from tasks.learning.masking import MaskedLanguageModelling
     from tasks.training import start
 
@@ -125,8 +125,7 @@ def pretrain(
         loop.train(
             learner,
             MaskedLanguageModelling(config.mask),
-            {},
-            stream,
+            Together(target=stream),
             schedule,
             folder,
             report=lambda step, steps, values: progress.step("pretraining", step, steps, values),
@@ -143,7 +142,7 @@ def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Sta
     assert training is not None
 
     def compute(folder: Path) -> None:
-        from tasks.learning.paradigms import FineTuning
+        from tasks.learning.paradigms import FeatureExtraction, FineTuning
 
         parts = {
             part: {
@@ -157,12 +156,15 @@ def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Sta
             }
             for part in ("train", "validation")
         }
-        paradigm = FineTuning(kind="fine_tuning", freeze=training.freeze)
+        paradigm: Paradigm = (
+            FeatureExtraction(kind="feature_extraction")
+            if training.freeze == "all"
+            else FineTuning(kind="fine_tuning", freeze=training.freeze)
+        )
         fit(
             pipeline,
             origin,
-            parts["train"],
-            parts["validation"],
+            Rows(parts["train"], parts["validation"]),
             paradigm,
             training,
             folder,

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import progress
+from tasks import features, progress
 from tasks.config import Pipeline, Training
 from tasks.errors import ConfigError, DataRejected
 from tasks.learning.contracts import Example, Paradigm, Row, Unfit
 
 if TYPE_CHECKING:
+    from tasks.learning.batches import Stream
     from tasks.learning.learner import Learner
     from tasks.learning.loop import Schedule
 
@@ -46,11 +47,22 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What a training stage reads: labelled rows by task."""
+
+    train: Mapping[str, Sequence[Row]]
+    """What is learned."""
+    validation: Mapping[str, Sequence[Row]]
+    """What is scored after each epoch."""
+    sources: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """By domain: what paradigms that read sources learn from as well."""
+
+
 def fit(
     pipeline: Pipeline,
     origin: Origin,
-    rows: Mapping[str, Sequence[Row]],
-    validation_rows: Mapping[str, Sequence[Row]],
+    rows: Rows,
     paradigm: Paradigm,
     training: Training,
     folder: Path,
@@ -61,8 +73,7 @@ def fit(
     Args:
         pipeline: the applications, the metric and the seed.
         origin: where the learner starts.
-        rows: task -> labelled rows.
-        validation_rows: task -> rows that are scored after each epoch.
+        rows: what it learns from.
         paradigm: how the gradient comes about.
         training: epochs and rates.
         folder: see the top of this file.
@@ -74,65 +85,76 @@ def fit(
         DataRejected: there are no rows to train on.
     """
     from tasks.learning import loop
-    from tasks.learning.batches import Mixture, Stream
+    from tasks.learning.batches import Stream, Streams, in_proportion
 
-    if not any(rows.values()):
+    if not any(rows.train.values()):
         raise DataRejected(f"{subject}: no labelled rows to train on")
-    if training.early_stopping and not any(validation_rows.values()):
+    if training.early_stopping and not any(rows.validation.values()):
         raise ConfigError(
             f"{subject}: early_stopping has no validation rows to watch; raise split.validation"
         )
     learner = start(pipeline, origin)
     learner.backbone.set_dropout(training.dropout)
-    examples = {
-        task: pipeline.tasks[task].encode(labelled, learner.tokenizer)
-        for task, labelled in rows.items()
-        if labelled
+
+    def encoded(task: str, found: Sequence[Row], *, supervised: bool = True) -> list[Example]:
+        examples = pipeline.tasks[task].encode(found, learner.tokenizer, supervised=supervised)
+        if paradigm.frozen_backbone:
+            return features.attached(learner, task, examples, origin.digest, subject)
+        return examples
+
+    def stream(task: str, found: Sequence[Row]) -> Stream:
+        padding, budget = learner.tokenizer.pad_token_id, training.tokens_per_batch
+        return Stream(task, encoded(task, found), pad_id=padding, budget=budget, seed=pipeline.seed)
+
+    targets = [stream(task, found) for task, found in rows.train.items() if found]
+    sources = {n: stream(pipeline.task(n), found) for n, found in rows.sources.items() if found}
+    plan = paradigm.plan(
+        Streams(in_proportion(targets, pipeline.seed), pipeline.target_name, sources)
+    )
+    watched = {
+        task: (encoded(task, found, supervised=False), found)
+        for task, found in rows.validation.items()
+        if found
     }
-    padding, budget = learner.tokenizer.pad_token_id, training.tokens_per_batch
-    streams = [
-        Stream(task, encoded, pad_id=padding, budget=budget, seed=pipeline.seed)
-        for task, encoded in examples.items()
-    ]
-    stream = streams[0] if len(streams) == 1 else Mixture(streams, seed=pipeline.seed)
     try:
         summary = loop.train(
             learner,
             paradigm,
-            {},
-            stream,
-            schedule(training, stream.steps(training.epochs)),
+            plan,
+            schedule(training, plan.steps(training.epochs)),
             folder,
-            validate=validator(pipeline, validation_rows),
+            validate=validator(pipeline, watched) if watched else None,
             metric=pipeline.metric,
             report=lambda step, steps, values: progress.step(subject, step, steps, values),
         )
     except Unfit as error:
         raise ConfigError(f"{subject}: {error}") from error
     learner.save(folder / "learner")
-    described = {**summary, **description(pipeline, learner, examples, training)}
+    described = {
+        **summary,
+        **description(pipeline, learner, [*targets, *sources.values()], training),
+    }
     (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
     loop.forget_checkpoint(folder)
 
 
 def validator(
-    pipeline: Pipeline, rows: Mapping[str, Sequence[Row]]
-) -> Callable[[Learner], dict[str, float]] | None:
-    """A function that scores a learner on validation rows; None where there are none.
+    pipeline: Pipeline, watched: Mapping[str, tuple[Sequence[Example], Sequence[Row]]]
+) -> Callable[[Learner], dict[str, float]]:
+    """A function that scores a learner on validation rows: task -> encoded, and as they are.
 
     Of several tasks it gives each one's scores, and the mean of those that decide as the
     pipeline's metric, which early stopping watches.
     """
-    from tasks.learning.prediction import score
-
-    tasks = [task for task, found in rows.items() if found]
-    if not tasks:
-        return None
+    from tasks.learning.prediction import score_examples
 
     def validate(learner: Learner) -> dict[str, float]:
-        scores = {task: score(learner, task, rows[task]) for task in tasks}
-        if tasks == [pipeline.application.kind]:
-            return scores[tasks[0]]
+        scores = {
+            task: score_examples(learner, task, examples, rows)
+            for task, (examples, rows) in watched.items()
+        }
+        if list(scores) == [pipeline.application.kind]:
+            return scores[pipeline.application.kind]
         deciding = [found[pipeline.tasks[task].metric] for task, found in scores.items()]
         return {
             pipeline.metric: sum(deciding) / len(deciding),
@@ -162,7 +184,7 @@ def schedule(training: Training, steps: int) -> Schedule:
 def description(
     pipeline: Pipeline,
     learner: Learner,
-    examples: Mapping[str, Sequence[Example]],
+    streams: Sequence[Stream],
     training: Training,
 ) -> dict[str, Any]:
     """What was trained, on what, with what: the content of training.json."""
@@ -171,9 +193,9 @@ def description(
     from tasks.learning.loop import precision
 
     lengths = [
-        (len(example["input_ids"]), pipeline.tasks[task].maximum_tokens)
-        for task, encoded in examples.items()
-        for example in encoded
+        (len(example["input_ids"]), pipeline.tasks[stream.task].maximum_tokens)
+        for stream in streams
+        for example in stream.examples
     ]
     return {
         "rows": len(lengths),

@@ -1,7 +1,7 @@
 """The transfer stage: the paradigm takes a starting point to the target's labels.
 
 `transfer` starts from the source; `target_only`, the baseline it must beat, from the backbone as
-it came. Paradigm, rows, epochs and rates are the same for both.
+it came, without the sources' rows. Target rows, epochs and rates are the same for both.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from pathlib import Path
 
 from tasks import store
 from tasks.config import Pipeline
+from tasks.learning.contracts import Paradigm
 from tasks.stage import Stage
-from tasks.training import Origin, fit, read_rows
+from tasks.training import Origin, Rows, fit, read_rows
 
 
-def stage(pipeline: Pipeline, origin: Origin, split: store.Output, subject: str) -> Stage:
-    """Train from `origin` on the target's labelled rows."""
+def stage(
+    pipeline: Pipeline, paradigm: Paradigm, origin: Origin, split: store.Output, subject: str
+) -> Stage:
+    """Train from `origin` on the target's labelled rows, and the sources' if the paradigm does."""
     target, task = pipeline.target_name, pipeline.application.kind
+    sources = list(pipeline.sources) if paradigm.reads_sources else []
 
     def compute(folder: Path) -> None:
-        fit(
-            pipeline,
-            origin,
+        rows = Rows(
             {task: read_rows(split.file(f"{target}/train.parquet"))},
             {task: read_rows(split.file(f"{target}/validation.parquet"))},
-            pipeline.paradigm,
-            pipeline.training,
-            folder,
-            subject,
+            {name: read_rows(split.file(f"{name}/train.parquet")) for name in sources},
         )
+        fit(pipeline, origin, rows, paradigm, pipeline.training, folder, subject)
 
     return Stage(
         "transfer",
         subject,
         {
-            "paradigm": pipeline.paradigm.model_dump(mode="json"),
+            "paradigm": paradigm.model_dump(mode="json"),
             "training": pipeline.training.model_dump(mode="json"),
             "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
             "metric": pipeline.metric,
@@ -45,6 +45,7 @@ def stage(pipeline: Pipeline, origin: Origin, split: store.Output, subject: str)
             "heads": str(origin.heads is not None),
             "train": split.digest(f"{target}/train.parquet"),
             "validation": split.digest(f"{target}/validation.parquet"),
+            **{name: split.digest(f"{name}/train.parquet") for name in sources},
         },
         compute,
     )

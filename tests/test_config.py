@@ -165,7 +165,7 @@ BAD = [
      ["'training.warmup'", "is 4", "less than 1"]),
     ("lora beside freeze", "kind: fine_tuning",
      "kind: fine_tuning\n      freeze: 1\n      lora: {}", "paradigm:",
-     ["lora", "freeze", "layer_decay"]),
+     ["lora", "freeze"]),
 ]  # fmt: skip
 
 

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from tasks.learning import loop
 from tasks.learning.applications.text_classification import TextClassification
-from tasks.learning.batches import Stream, collate
+from tasks.learning.batches import Stream, Streams, Together, collate
 from tasks.learning.learner import Learner, load_learner, new_learner
-from tasks.learning.paradigms.fine_tuning import FineTuning, Lora
+from tasks.learning.paradigms.fine_tuning import FineTuning
+from tasks.learning.paradigms.tuning import Lora
 from tests.tiny import reviews, write_backbone
 
 LAYERS = 3
@@ -41,7 +42,7 @@ def target(learner: Learner, count: int = 32) -> Stream:
 
 def train(learner: Learner, paradigm: FineTuning, folder: Path, steps: int = 3) -> None:
     schedule = loop.Schedule(steps=steps, learning_rate=1e-3, precision="float32")
-    loop.train(learner, paradigm, {}, target(learner), schedule, folder)
+    loop.train(learner, paradigm, Together(target=target(learner)), schedule, folder)
 
 
 def part(name: str) -> str:
@@ -137,7 +138,9 @@ def test_gradual_unfreezing_trains(learner: Learner, tmp_path: Path) -> None:
     def report(step: int, *_: object) -> None:
         history.append({name for name, change in moved(learner, before).items() if any(change)})
 
-    loop.train(learner, paradigm, {}, target(learner), schedule, tmp_path, report=report)
+    loop.train(
+        learner, paradigm, Together(target=target(learner)), schedule, tmp_path, report=report
+    )
     assert history[0] == {"head"}
     assert history[-1] == {"head", "2", "1", "0", "embeddings"}
 
@@ -168,7 +171,7 @@ def test_rates_reach_the_optimizer(learner: Learner, tmp_path: Path) -> None:
     schedule = loop.Schedule(
         steps=1, learning_rate=1e-3, warmup=0, weight_decay=0, precision="float32"
     )
-    loop.train(learner, paradigm, {}, target(learner), schedule, tmp_path)
+    loop.train(learner, paradigm, Together(target=target(learner)), schedule, tmp_path)
     largest: dict[str, float] = {}
     for name, parameter in learner.named_parameters():
         step = float((parameter - before[name]).detach().abs().max())
@@ -196,7 +199,9 @@ def test_lora_trains_adapters_and_head(learner: Learner, tmp_path: Path) -> None
         seen["learns"] = {"lora" if "lora_" in name else part(name) for name in learns}
 
     schedule = loop.Schedule(steps=3, learning_rate=1e-3, precision="float32")
-    loop.train(learner, paradigm, {}, target(learner), schedule, tmp_path, report=report)
+    loop.train(
+        learner, paradigm, Together(target=target(learner)), schedule, tmp_path, report=report
+    )
     assert seen["own"]
     assert seen["learns"] == {"lora", "head"}
     assert len(seen["B"]) == 6 * LAYERS  # query, key, value, output, up and down of each layer
@@ -220,7 +225,9 @@ def test_lora_merged_equals_unmerged(learner: Learner, tmp_path: Path) -> None:
         unmerged["logits"] = logits(learner, batch)
 
     schedule = loop.Schedule(steps=5, learning_rate=1e-2, precision="float32")
-    loop.train(learner, paradigm, {}, target(learner), schedule, tmp_path, report=report)
+    loop.train(
+        learner, paradigm, Together(target=target(learner)), schedule, tmp_path, report=report
+    )
     merged = logits(learner, batch)
     assert not torch.allclose(merged, untrained, atol=1e-2)
     torch.testing.assert_close(merged, unmerged["logits"], rtol=0, atol=1e-5)
@@ -293,7 +300,7 @@ def test_gradients_equal_finite_differences(learner: Learner) -> None:
 def test_draws_are_the_targets(learner: Learner) -> None:
     """Each step learns from one batch of the target, the same for the same step."""
     stream = target(learner)
-    draw = fine_tuning().draws({}, stream, 5)
+    draw = fine_tuning().plan(Streams(stream)).draw(5)
     assert set(draw) == {"target"}
     task, batch = draw["target"]
     assert task == "reviews"

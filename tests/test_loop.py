@@ -12,11 +12,12 @@ import torch
 
 from tasks.learning import loop
 from tasks.learning.applications.text_classification import TextClassification
-from tasks.learning.batches import Stream
-from tasks.learning.contracts import Paradigm
+from tasks.learning.batches import Stream, Together
+from tasks.learning.contracts import Objective
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.masking import MaskedLanguageModelling
-from tasks.learning.paradigms.fine_tuning import FineTuning, Lora
+from tasks.learning.paradigms.fine_tuning import FineTuning
+from tasks.learning.paradigms.tuning import Lora
 from tasks.learning.prediction import evaluating, score
 from tests.tiny import reviews, write_backbone
 
@@ -55,7 +56,7 @@ def schedule(**options: Any) -> loop.Schedule:
 def train(
     learner: Learner,
     folder: Path,
-    paradigm: Paradigm = PLAIN,
+    objective: Objective = PLAIN,
     *,
     seed: int = 1,
     report: loop.Report = lambda step, steps, values: None,
@@ -68,9 +69,8 @@ def train(
     stream = Stream("reviews", examples, pad_id=0, budget=128, seed=seed)
     return loop.train(
         learner,
-        paradigm,
-        {},
-        stream,
+        objective,
+        Together(target=stream),
         schedule(**options),
         folder,
         validate=validate,
@@ -113,14 +113,14 @@ def nearness(start: Learner) -> Callable[[Learner], dict[str, float]]:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "lora": {"paradigm": FineTuning(kind="fine_tuning", lora=Lora(rank=2, dropout=0.1))},
-    "gradual": {"paradigm": FineTuning(kind="fine_tuning", gradual_unfreezing=True)},
+    "lora": {"objective": FineTuning(kind="fine_tuning", lora=Lora(rank=2, dropout=0.1))},
+    "gradual": {"objective": FineTuning(kind="fine_tuning", gradual_unfreezing=True)},
     "early stopping": {"patience": 5},
     "early stopping with lora": {
-        "paradigm": FineTuning(kind="fine_tuning", lora=Lora(rank=2)),
+        "objective": FineTuning(kind="fine_tuning", lora=Lora(rank=2)),
         "patience": 5,
     },
-    "pretraining": {"paradigm": MaskedLanguageModelling(0.15)},
+    "pretraining": {"objective": MaskedLanguageModelling(0.15)},
 }
 
 
@@ -295,13 +295,11 @@ def test_schedule_reaches_the_optimizer(tmp_path: Path, start: Callable[..., Lea
 
 
 class Given:
-    """A paradigm whose gradient is a constant everywhere."""
+    """An objective whose gradient is a constant everywhere."""
 
-    kind = "given"
     prepare = PLAIN.prepare
     parameter_groups = PLAIN.parameter_groups
     advance = PLAIN.advance
-    draws = PLAIN.draws
 
     def __init__(self, value: float) -> None:
         self.value = value

@@ -10,7 +10,7 @@ from torch import nn
 
 from tasks.learning import loop
 from tasks.learning.applications.text_classification import TextClassification
-from tasks.learning.batches import Stream
+from tasks.learning.batches import Stream, Together
 from tasks.learning.contracts import IGNORED
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.masking import MaskedLanguageModelling, mask_tokens
@@ -43,8 +43,7 @@ def pretrain(learner: Learner, folder: Path, steps: int = 10, share: float = 0.1
     loop.train(
         learner,
         MaskedLanguageModelling(share),
-        {},
-        text(learner),
+        Together(target=text(learner)),
         schedule,
         folder,
         report=lambda step, steps, values: losses.append(values["loss"]),

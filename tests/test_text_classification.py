@@ -147,7 +147,7 @@ def test_loss_and_features(learner: Learner) -> None:
     batch = collate(application.encode(rows, learner.tokenizer), 0)
     with evaluating(learner):
         output = learner("reviews", batch)
-        predicted = application.predict(learner.backbone, learner.heads["reviews"], batch)
+        predicted = application.predict(learner, "reviews", batch)
     assert output.loss is not None
     picked = [
         p["probabilities"][application.labels.index(row["label"])]

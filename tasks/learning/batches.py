@@ -5,14 +5,15 @@ budget 64 tokens:  8 rows of 8 tokens | 4 rows of 16 | 1 row of 60
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import cast
 
 import numpy as np
 import torch
 
-from tasks.learning.contracts import IGNORED, Batch, Example
+from tasks.learning.contracts import IGNORED, Batch, Draw, Example
 
 POOL = 4096
 """Rows that are sorted by length together: large enough for little padding, and far smaller than
@@ -37,6 +38,8 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     batch = Batch(input_ids=ids, attention_mask=mask)
     if all("labels" in e for e in examples):
         batch["labels"] = _labels([e["labels"] for e in examples])
+    if all("represented" in e for e in examples):
+        batch["represented"] = _stacked([e["represented"] for e in examples])
     if all("words" in e for e in examples):
         batch["words"] = _padded([e["words"] for e in examples], 0)
     return batch
@@ -52,6 +55,12 @@ def _labels(labels: Sequence[int | list[int]]) -> torch.Tensor:
     if isinstance(labels[0], int):
         return torch.tensor(labels)
     return _padded(cast(Sequence[list[int]], labels), IGNORED)
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    """(B, H) of vectors, (B, longest, H) of matrices, filled up with zeros."""
+    tensors = [torch.from_numpy(np.array(array)) for array in arrays]  # copied off the disk
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
 
 
 def _padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:
@@ -125,35 +134,91 @@ class Stream:
 
 
 class Mixture:
-    """Streams of several tasks as one: an epoch is an epoch of each, their batches shuffled."""
+    """Streams taking turns, each as often as its share says.
 
-    def __init__(self, streams: Sequence[Stream], *, seed: int) -> None:
-        """Plan nothing yet."""
+    After n steps a stream has had its share of n turns, give or take one; nothing is drawn by
+    chance. An epoch is an epoch of the stream that sets the pace.
+    """
+
+    def __init__(
+        self, streams: Sequence[Stream], shares: Sequence[float], *, pace: int, seed: int
+    ) -> None:
+        """`shares` add up to anything; `pace` is the place of a stream."""
         self.streams, self.seed = streams, seed
-        self.plan = lru_cache(maxsize=2)(self._plan)
+        self.shares = np.array(shares) / sum(shares)
+        self.pace = pace
+        self._turns: list[tuple[int, int]] = []  # of each step so far: stream, its own step
+        self._taken = np.zeros(len(streams), dtype=int)
+        self._paced = [0]  # turns of the pacing stream before each step
 
-    def _plan(self, epoch: int) -> list[tuple[Stream, int]]:
-        """The stream, and its own step, of each batch of an epoch."""
-        batches = [(s, i) for s in self.streams for i in range(s.steps(epoch), s.steps(epoch + 1))]
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(batches))
-        return [batches[i] for i in order]
+    def _turn(self, step: int) -> tuple[int, int]:
+        while len(self._turns) <= step:
+            owed = self.shares * (len(self._turns) + 1) - self._taken
+            chosen = int(owed.argmax())
+            self._turns.append((chosen, int(self._taken[chosen])))
+            self._taken[chosen] += 1
+            self._paced.append(int(self._taken[self.pace]))
+        return self._turns[step]
 
     def steps(self, epochs: int) -> int:
-        """Steps in so many epochs."""
-        return sum(stream.steps(epochs) for stream in self.streams)
+        """Steps until the pacing stream has gone through so many epochs."""
+        wanted, step = self.streams[self.pace].steps(epochs), 0
+        while self._paced[step] < wanted:
+            self._turn(step)
+            step += 1
+        return step
 
     def epoch(self, step: int) -> int:
         """The epoch a step belongs to."""
-        epoch = 0
-        while self.steps(epoch + 1) <= step:
-            epoch += 1
-        return epoch
+        self._turn(step)
+        return self.streams[self.pace].epoch(self._paced[step])
 
     def draw(self, step: int) -> tuple[str, Batch]:
         """The task, and the batch of a step."""
-        epoch = self.epoch(step)
-        stream, own = self.plan(epoch)[step - self.steps(epoch)]
-        return stream.draw(own)
+        stream, own = self._turn(step)
+        return self.streams[stream].draw(own)
+
+
+def in_proportion(streams: Sequence[Stream], seed: int) -> Stream | Mixture:
+    """All streams once in an epoch; one stream as it is."""
+    if len(streams) == 1:
+        return streams[0]
+    steps = [stream.steps(1) for stream in streams]
+    return Mixture(streams, steps, pace=steps.index(max(steps)), seed=seed)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a paradigm may draw from."""
+
+    target: Stream | Mixture
+    """The target's labelled rows; in the source stage, all there is."""
+    target_name: str = "target"
+    """The target's name."""
+    sources: Mapping[str, Stream] = field(default_factory=dict)
+    """Each source's labelled rows, by the domain's name."""
+
+
+class Together:
+    """A plan that draws from one stream in each role at every step; the first sets the pace."""
+
+    def __init__(self, **roles: Stream | Mixture) -> None:
+        """`Together(target=stream)`"""
+        self.roles = roles
+        self.first = next(iter(roles.values()))
+        self.seed = self.first.seed
+
+    def steps(self, epochs: int) -> int:
+        """Steps in so many epochs."""
+        return self.first.steps(epochs)
+
+    def epoch(self, step: int) -> int:
+        """The epoch a step belongs to."""
+        return self.first.epoch(step)
+
+    def draw(self, step: int) -> Draw:
+        """{"target": ("reviews", batch)}"""
+        return {role: stream.draw(step) for role, stream in self.roles.items()}
 
 
 def in_order(

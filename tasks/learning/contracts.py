@@ -11,9 +11,9 @@ Shapes, here and in every file below:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Protocol, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tasks.learning.backbone import Backbone
-    from tasks.learning.batches import Mixture, Stream
+    from tasks.learning.batches import Streams
     from tasks.learning.learner import Learner
 
 IGNORED = -100
@@ -71,6 +71,8 @@ class Example(TypedDict):
 
     input_ids: list[int]
     labels: NotRequired[int | list[int]]
+    represented: NotRequired[np.ndarray]
+    """(H,) or (S, H): what `Application.represent` gives for it, where that was kept."""
     words: NotRequired[list[int]]
     """1 + the number of the word that starts at each sub-word, 0 at the others."""
 
@@ -81,6 +83,7 @@ class Batch(TypedDict, total=False):
     input_ids: Tensor  # (B, S) int64
     attention_mask: Tensor  # (B, S) int64, 1 = a real token
     labels: Tensor  # (B,) | (B, S) | (B, T) int64; IGNORED = not scored; absent = unlabelled
+    represented: Tensor  # (B, H) | (B, S, H) float32, from an earlier pass of a frozen backbone
     words: Tensor  # (B, S) int64, 1 + the word that starts here, 0 elsewhere; tagging only
 
 
@@ -144,7 +147,7 @@ class Application(Protocol):
     def respond(self, head: nn.Module, representation: Tensor, batch: Batch) -> Output:
         """Loss, logits and features of a batch whose representation is known."""
 
-    def predict(self, backbone: Backbone, head: nn.Module, batch: Batch) -> list[Prediction]:
+    def predict(self, learner: Learner, task: str, batch: Batch) -> list[Prediction]:
         """One prediction a row of the batch, ready for JSON."""
 
     def columns(self, row: Row, prediction: Prediction) -> dict[str, Any]:
@@ -170,16 +173,23 @@ class Application(Protocol):
         """(..., C, C) rows by true and predicted label; None where a row has not just one."""
 
 
-class Paradigm(Protocol):
-    """HOW knowledge is carried over. One frozen configuration class a file in `paradigms/`.
+class Plan(Protocol):
+    """What each step of a training learns from. Pure: to resume is to start at step N."""
 
-    A paradigm fills `.grad` and returns what is worth logging; it does not return a loss, since
-    Reptile has none at the outer parameters. The loop reduces, clips, steps and logs.
-    """
+    seed: int
 
-    @property
-    def kind(self) -> str:
-        """The paradigm's name in pipelines.yaml."""
+    def steps(self, epochs: int) -> int:
+        """Steps in so many epochs."""
+
+    def epoch(self, step: int) -> int:
+        """The epoch a step belongs to."""
+
+    def draw(self, step: int) -> Draw:
+        """The batches of a step."""
+
+
+class Objective(Protocol):
+    """What the loop needs of whatever it trains by: a paradigm, or pretraining."""
 
     def prepare(self, learner: Learner) -> None:
         """Freeze, or add adapters and discriminators. Called once, before any step."""
@@ -190,10 +200,37 @@ class Paradigm(Protocol):
     def advance(self, learner: Learner, progress: float) -> None:
         """What changes as training goes on; `progress` is the share of steps done, in [0, 1)."""
 
-    def draws(self, sources: Mapping[str, Stream], target: Stream | Mixture, step: int) -> Draw:
-        """The batches of one step. Pure in (seed, step), so that to resume is to start at N."""
-
     def gradients(
         self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]
     ) -> dict[str, float]:
         """Fill `.grad` of the trainable parameters; return values to log."""
+
+
+class Paradigm(Objective, Protocol):
+    """HOW knowledge is carried over. One frozen configuration class a file in `paradigms/`.
+
+    A paradigm fills `.grad` and returns what is worth logging; it does not return a loss, since
+    Reptile has none at the outer parameters. The loop reduces, clips, steps and logs.
+    """
+
+    frozen_backbone: ClassVar[bool]
+    """Whether the backbone never changes, so that its outputs may be computed once."""
+    reads_sources: ClassVar[bool]
+    """Whether it learns from the sources' rows beside the target's."""
+
+    @property
+    def kind(self) -> str:
+        """The paradigm's name in pipelines.yaml."""
+
+    @property
+    def alone(self) -> Paradigm:
+        """How `target_only` is trained: the same, or fine-tuning where this needs sources."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The configuration as JSON (pydantic's)."""
+
+    def complaints(self, domains: Collection[str], tasks: Collection[str]) -> Iterator[str]:
+        """What in its configuration does not go with the pipeline's domains and tasks."""
+
+    def plan(self, streams: Streams) -> Plan:
+        """What each step draws, and how many steps an epoch has."""

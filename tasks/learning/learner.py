@@ -41,8 +41,9 @@ class Learner(nn.Module):
 
     def forward(self, task: str, batch: Batch) -> Output:
         """The task's loss, logits and features."""
-        application = self.tasks[task]
-        representation = application.represent(self.backbone, batch)
+        application, representation = self.tasks[task], batch.get("represented")
+        if representation is None:
+            representation = application.represent(self.backbone, batch)
         return application.respond(self.heads[task], representation, batch)
 
     def save(self, folder: Path) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from tasks.learning.batches import Mixture, Stream, moved
-from tasks.learning.contracts import Draw, Paradigm
+from tasks.learning.batches import moved
+from tasks.learning.contracts import Draw, Objective, Plan
 from tasks.learning.learner import Learner
 
 logger = logging.getLogger("graft")
@@ -60,18 +60,18 @@ class State:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
     """What the steps since the last logged one gave, added up; one batch's value says little."""
-    collected: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
 
     def collect(self, values: Mapping[str, float]) -> None:
         """Add one step's values."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.collected += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
         """The means of what was collected, which starts anew."""
-        means = {name: total / self.collected for name, total in self.sums.items()}
-        self.sums, self.collected = {}, 0
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
         return means
 
 
@@ -102,9 +102,8 @@ def rate(step: int, steps: int, warmup: float) -> float:
 
 def train(
     learner: Learner,
-    paradigm: Paradigm,
-    sources: Mapping[str, Stream],
-    target: Stream | Mixture,
+    objective: Objective,
+    plan: Plan,
     schedule: Schedule,
     folder: Path,
     *,
@@ -116,9 +115,8 @@ def train(
 
     Args:
         learner: what is trained.
-        paradigm: prepares the learner and fills `.grad`.
-        sources: a stream of batches for each source.
-        target: the target's stream.
+        objective: prepares the learner and fills `.grad`: a paradigm, or pretraining.
+        plan: what each step draws, of the objective's making.
         schedule: steps and rates.
         folder: where checkpoint.pt and metrics.jsonl are kept; what is there is resumed. The last
             checkpoint stays until `forget_checkpoint`, so that nothing is lost while the caller
@@ -131,30 +129,30 @@ def train(
         `steps` taken and `seconds` spent, over all the runs it took.
     """
     engine = Accelerator(mixed_precision="no")  # its precision would be the whole process's
-    torch.manual_seed(target.seed)  # what the paradigm adds follows from the seed, too
-    paradigm.prepare(learner)
+    torch.manual_seed(plan.seed)  # what the paradigm adds follows from the seed, too
+    objective.prepare(learner)
     learner.to(engine.device)
-    optimizer = _optimizer(learner, paradigm, schedule)
+    optimizer = _optimizer(learner, objective, schedule)
     rates = [group["lr"] for group in optimizer.param_groups]
     state = _resume(learner, optimizer, folder)
     log = _Log(folder / METRICS, state.step)
     started = time.monotonic() - state.seconds
 
     while state.step < schedule.steps and not state.stopped:
-        torch.manual_seed(target.seed * 1_000_003 + state.step)
+        torch.manual_seed(plan.seed * 1_000_003 + state.step)
         factor = rate(state.step, schedule.steps, schedule.warmup)
         for group, peak in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = peak * factor
         learner.train()
-        paradigm.advance(learner, state.step / schedule.steps)
-        draw = paradigm.draws(sources, target, state.step)
-        values = _step(learner, paradigm, draw, optimizer, schedule, engine)
+        objective.advance(learner, state.step / schedule.steps)
+        draw = plan.draw(state.step)
+        values = _step(learner, objective, draw, optimizer, schedule, engine)
         values["learning_rate"] = rates[-1] * factor
         state.step += 1
         state.collect(values)
 
         last = state.step == schedule.steps
-        epoch_ends = last or target.epoch(state.step) > target.epoch(state.step - 1)
+        epoch_ends = last or plan.epoch(state.step) > plan.epoch(state.step - 1)
         if validate is not None and epoch_ends:
             scores = validate(learner)
             values |= {f"validation_{name}": value for name, value in scores.items()}
@@ -176,7 +174,7 @@ def train(
 
 def _step(
     learner: Learner,
-    paradigm: Paradigm,
+    objective: Objective,
     draw: Draw,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
@@ -186,17 +184,17 @@ def _step(
     dtype = precision(schedule.precision)
     there = {role: (task, moved(batch, engine.device)) for role, (task, batch) in draw.items()}
     with torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
-        values = paradigm.gradients(learner, there, engine.backward)
+        values = objective.gradients(learner, there, engine.backward)
     norm = engine.clip_grad_norm_(learner.parameters(), schedule.clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {**values, "gradient_norm": float(norm or 0)}
 
 
-def _optimizer(learner: Learner, paradigm: Paradigm, schedule: Schedule) -> torch.optim.Optimizer:
+def _optimizer(learner: Learner, objective: Objective, schedule: Schedule) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019), decay on matrices only, fused."""
     groups = []
-    for group in paradigm.parameter_groups(learner, schedule.learning_rate):
+    for group in objective.parameter_groups(learner, schedule.learning_rate):
         matrices = [p for p in group["params"] if p.ndim > 1]
         vectors = [p for p in group["params"] if p.ndim <= 1]
         groups.append({**group, "params": matrices, "weight_decay": schedule.weight_decay})

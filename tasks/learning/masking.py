@@ -6,7 +6,7 @@ Devlin et al. 2019, section 3.1: of the chosen tokens 80% become [MASK], 10% a r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.learning.batches import Mixture, Stream
 from tasks.learning.contracts import IGNORED, Draw, Unfit
 from tasks.learning.learner import Learner
 
@@ -38,10 +37,9 @@ def mask_tokens(
 
 @dataclass(frozen=True)
 class MaskedLanguageModelling:
-    """Fills `.grad` like a paradigm, so that the one loop trains it."""
+    """Fills `.grad`, so that the one loop trains by it."""
 
     share: float
-    kind: str = "mlm"
 
     def prepare(self, learner: Learner) -> None:
         """Add a projection to the vocabulary, tied to the input embeddings; dropped afterwards."""
@@ -58,10 +56,6 @@ class MaskedLanguageModelling:
 
     def advance(self, learner: Learner, progress: float) -> None:
         """Nothing changes over time."""
-
-    def draws(self, sources: Mapping[str, Stream], target: Stream | Mixture, step: int) -> Draw:
-        """One batch of text."""
-        return {"target": target.draw(step)}
 
     def gradients(
         self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from tasks.learning.batches import in_order, moved
-from tasks.learning.contracts import Prediction, Row
+from tasks.learning.contracts import Example, Prediction, Row
 from tasks.learning.learner import Learner
 
 TOKENS_PER_BATCH = 4096
@@ -28,17 +29,20 @@ def evaluating(learner: Learner) -> Iterator[None]:
 
 def predict(learner: Learner, task: str, rows: Sequence[Row]) -> list[Prediction]:
     """One prediction a row; rows need no labels."""
-    application, tokenizer = learner.tasks[task], learner.tokenizer
-    examples = application.encode(rows, tokenizer, supervised=False)
-    predictions: list[Prediction] = [{} for _ in rows]
+    examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=False)
+    return predict_examples(learner, task, examples)
+
+
+def predict_examples(learner: Learner, task: str, examples: Sequence[Example]) -> list[Prediction]:
+    """One prediction an example, in their order."""
+    predictions: list[Prediction] = [{} for _ in examples]
     device = next(learner.parameters()).device
     if not examples:
         return predictions
     with evaluating(learner):
-        batches = in_order(examples, pad_id=tokenizer.pad_token_id, budget=TOKENS_PER_BATCH)
+        batches = in_order(examples, pad_id=learner.tokenizer.pad_token_id, budget=TOKENS_PER_BATCH)
         for indices, batch in batches:
-            there = moved(batch, device)
-            found = application.predict(learner.backbone, learner.heads[task], there)
+            found = learner.tasks[task].predict(learner, task, moved(batch, device))
             for index, prediction in zip(indices, found, strict=True):
                 predictions[index] = prediction
     return predictions
@@ -46,6 +50,30 @@ def predict(learner: Learner, task: str, rows: Sequence[Row]) -> list[Prediction
 
 def score(learner: Learner, task: str, rows: Sequence[Row]) -> dict[str, float]:
     """The application's scores on labelled rows."""
+    examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=False)
+    return score_examples(learner, task, examples, rows)
+
+
+def score_examples(
+    learner: Learner, task: str, examples: Sequence[Example], rows: Sequence[Row]
+) -> dict[str, float]:
+    """The same, of rows that were encoded before."""
     application = learner.tasks[task]
-    totals = application.statistics(predict(learner, task, rows), rows).sum(0)
+    totals = application.statistics(predict_examples(learner, task, examples), rows).sum(0)
     return {name: float(value) for name, value in application.scores(totals).items()}
+
+
+def represent(
+    learner: Learner, task: str, examples: Sequence[Example]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each example's place, and what its head would read of it: (H,) or (S, H) float32."""
+    device = next(learner.parameters()).device
+    with evaluating(learner):
+        batches = in_order(examples, pad_id=learner.tokenizer.pad_token_id, budget=TOKENS_PER_BATCH)
+        for indices, batch in batches:
+            found = learner.tasks[task].represent(learner.backbone, moved(batch, device))
+            lengths = batch["attention_mask"].sum(1).tolist()
+            for index, array, length in zip(
+                indices, found.float().cpu().numpy(), lengths, strict=True
+            ):
+                yield index, array if array.ndim == 1 else array[:length]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tasks.learning.backbone import Backbone
+    from tasks.learning.learner import Learner
 
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:[^\w\s][^\W{UNSPACED}]+)*|[^\w\s]")
@@ -138,12 +139,12 @@ class Ner(Config):
             loss = functional.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED)
         return Output(loss, logits, masked_mean(representation, batch["attention_mask"]))
 
-    def predict(self, backbone: Backbone, head: nn.Module, batch: Batch) -> list[Prediction]:
+    def predict(self, learner: Learner, task: str, batch: Batch) -> list[Prediction]:
         """{"spans": [{"start": 0, "end": 2, "label": "person", "confidence": 0.98}]}, by word.
 
         Tags are decoded so that they are valid; a span's confidence is its tags' mean probability.
         """
-        output = self.respond(head, self.represent(backbone, batch), batch)
+        output = learner(task, batch)
         assert output.logits is not None
         names = bio.tag_names(self.labels)
         follows = bio.allowed(self.labels)

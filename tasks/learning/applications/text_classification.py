@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tasks.learning.backbone import Backbone
+    from tasks.learning.learner import Learner
 
 
 class TextClassification(Config):
@@ -102,9 +103,9 @@ class TextClassification(Config):
         loss = None if labels is None else functional.cross_entropy(logits.float(), labels)
         return Output(loss, logits, representation)
 
-    def predict(self, backbone: Backbone, head: nn.Module, batch: Batch) -> list[Prediction]:
+    def predict(self, learner: Learner, task: str, batch: Batch) -> list[Prediction]:
         """{"label": "positive", "probabilities": [0.02, 0.98]}, in the order of `labels`."""
-        logits = self.respond(head, self.represent(backbone, batch), batch).logits
+        logits = learner(task, batch).logits
         assert logits is not None
         probabilities = logits.float().softmax(-1).cpu().numpy()  # (B, C)
         return [

@@ -1,6 +1,12 @@
 """How knowledge can be carried over, one file each. A further paradigm is one more member here."""
 
-from tasks.learning.paradigms.fine_tuning import FineTuning
+from typing import Annotated
 
-AnyParadigm = FineTuning
+from pydantic import Field
+
+from tasks.learning.paradigms.feature_extraction import FeatureExtraction
+from tasks.learning.paradigms.fine_tuning import FineTuning
+from tasks.learning.paradigms.multi_task import MultiTask
+
+AnyParadigm = Annotated[FineTuning | FeatureExtraction | MultiTask, Field(discriminator="kind")]
 """Discriminated by `kind`."""

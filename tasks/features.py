@@ -1,0 +1,64 @@
+"""What a frozen backbone says of each row, computed once and kept on disk.
+
+features.npy   (rows, H) or (all rows' tokens, H) float32
+ends.npy       (rows,) where each row's part ends
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from tasks import progress, store
+from tasks.learning.contracts import Example
+
+if TYPE_CHECKING:
+    from tasks.learning.learner import Learner
+
+
+def attached(
+    learner: Learner, task: str, examples: Sequence[Example], backbone: str, subject: str
+) -> list[Example]:
+    """The examples with `represented`, read off the disk as they are needed.
+
+    Args:
+        learner: its backbone is used as it is, without dropout.
+        task: whose representation it is to be.
+        examples: what to represent.
+        backbone: digest of the backbone's weights.
+        subject: what is trained, for people.
+    """
+    application = learner.tasks[task].model_dump(mode="json")
+    inputs = {"backbone": backbone, "examples": store.digest([e["input_ids"] for e in examples])}
+    key = store.stage_key("features", application, inputs)
+    output = store.produce(
+        "features", key, lambda folder: write(learner, task, examples, folder, subject)
+    )
+    features = np.load(output.file("features.npy"), mmap_mode="r")
+    ends = np.load(output.file("ends.npy"))
+    if len(ends) == 0:
+        return [cast(Example, {**e, "represented": features[i]}) for i, e in enumerate(examples)]
+    starts = [0, *ends[:-1]]
+    return [
+        cast(Example, {**e, "represented": features[start:end]})
+        for e, start, end in zip(examples, starts, ends, strict=True)
+    ]
+
+
+def write(
+    learner: Learner, task: str, examples: Sequence[Example], folder: Path, subject: str
+) -> None:
+    """Represent all examples, longest first, and write them in their own order."""
+    from tasks.learning.prediction import represent
+
+    found: list[np.ndarray] = [np.empty(0)] * len(examples)
+    for done, (index, array) in enumerate(represent(learner, task, examples), 1):
+        found[index] = array
+        progress.step(f"{subject} features", done, len(examples), {})
+    pooled = found[0].ndim == 1
+    np.save(folder / "features.npy", np.stack(found) if pooled else np.concatenate(found))
+    lengths = [] if pooled else [len(array) for array in found]
+    np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))

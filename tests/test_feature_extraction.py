@@ -1,0 +1,104 @@
+"""Feature extraction: nothing moves but the head, and features are computed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tasks import features, store
+from tasks.learning import loop, prediction
+from tasks.learning.applications.ner import Ner
+from tasks.learning.applications.text_classification import TextClassification
+from tasks.learning.batches import Stream, Streams
+from tasks.learning.contracts import Example
+from tasks.learning.learner import Learner, new_learner
+from tasks.learning.paradigms.feature_extraction import FeatureExtraction
+from tests.tiny import reviews, write_backbone
+
+PARADIGM = FeatureExtraction(kind="feature_extraction")
+NER = Ner(kind="ner", labels=("thing",))
+SENTENCES = [
+    {"tokens": "the phone was bad", "tags": "O B-thing O O"},
+    {"tokens": "a great camera", "tags": "O O B-thing"},
+    {"tokens": "so so", "tags": "O O"},
+]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
+
+
+@pytest.fixture
+def learner(backbone: Path, classification: TextClassification) -> Learner:
+    torch.manual_seed(0)
+    return new_learner(backbone, {"reviews": classification, "ner": NER})
+
+
+def kept(learner: Learner, task: str, rows: Any) -> list[Example]:
+    examples = learner.tasks[task].encode(rows, learner.tokenizer)
+    return features.attached(learner, task, examples, "digest", "transfer")
+
+
+def train(learner: Learner, examples: list[Example], folder: Path, steps: int = 200) -> None:
+    stream = Stream("reviews", examples, pad_id=0, budget=256, seed=1)
+    schedule = loop.Schedule(steps=steps, learning_rate=1e-2, precision="float32")
+    loop.train(learner, PARADIGM, PARADIGM.plan(Streams(stream)), schedule, folder)
+
+
+@pytest.mark.parametrize(("task", "rows"), [("reviews", reviews(10)), ("ner", SENTENCES)])
+def test_kept_features_equal_fresh_ones(learner: Learner, task: str, rows: Any) -> None:
+    """Loss and logits are what the backbone itself would give, padding included."""
+    from tasks.learning.batches import collate
+
+    learner.eval()
+    examples = learner.tasks[task].encode(rows, learner.tokenizer)
+    fresh = learner(task, collate(examples, 0))
+    again = learner(task, collate(kept(learner, task, rows), 0))
+    torch.testing.assert_close(again.loss, fresh.loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again.features, fresh.features, atol=1e-5, rtol=1e-5)
+
+
+def test_computed_once(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second training finds them on disk; another text, or backbone, does not."""
+    first = kept(learner, "reviews", reviews(10))
+    calls: list[Any] = []
+    monkeypatch.setattr(features, "write", lambda *arguments: calls.append(arguments))
+    again = kept(learner, "reviews", reviews(10))
+    assert calls == []
+    for one, other in zip(first, again, strict=True):
+        assert np.array_equal(one["represented"], other["represented"])
+    with pytest.raises(FileNotFoundError):
+        kept(learner, "reviews", reviews(12))
+    assert len(calls) == 1
+
+
+def test_only_the_head_moves(learner: Learner, tmp_path: Path) -> None:
+    """The backbone is the same to the bit afterwards, and is never asked."""
+    examples = kept(learner, "reviews", reviews(32))
+    before = {n: t.clone() for n, t in learner.backbone.state_dict().items()}
+    head = learner.heads["reviews"].weight.detach().clone()
+    learner.backbone.encode = None  # type: ignore[assignment, method-assign]
+    train(learner, examples, tmp_path, steps=3)
+    after = learner.backbone.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(head, learner.heads["reviews"].weight)
+
+
+def test_learns(learner: Learner, tmp_path: Path) -> None:
+    """A head on the features of a random network tells good from bad better than chance."""
+    train(learner, kept(learner, "reviews", reviews(64)), tmp_path)
+    assert prediction.score(learner, "reviews", reviews(60, seed=5))["accuracy"] > 0.7
+
+
+def test_a_damaged_file_is_made_again(learner: Learner, home: Path) -> None:
+    """Features are a stage output like any other."""
+    first = kept(learner, "reviews", reviews(10))[0]["represented"].copy()
+    (path,) = home.glob("artifacts/features/*/features.npy")
+    path.write_bytes(b"damaged")
+    assert np.array_equal(kept(learner, "reviews", reviews(10))[0]["represented"], first)
+    assert store.intact(path.parent)

@@ -1,0 +1,110 @@
+"""Every paradigm with every application: three steps, a score, and the same weights again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from tasks.learning import loop, prediction
+from tasks.learning.applications import AnyApplication
+from tasks.learning.batches import Stream, Streams
+from tasks.learning.contracts import Application, Paradigm, Row
+from tasks.learning.learner import Learner, load_learner, new_learner
+from tasks.learning.paradigms import AnyParadigm
+from tests.tiny import reviews, write_backbone
+
+TAGGED: list[Row] = [
+    {"tokens": f"the {word} was {opinion}", "tags": "O B-thing O O"}
+    for word in ("phone", "camera", "book")
+    for opinion in ("bad", "great", "so")
+]
+APPLICATIONS: dict[str, tuple[dict[str, Any], Sequence[Row]]] = {
+    "text_classification": ({"labels": ("negative", "positive")}, reviews(12)),
+    "ner": ({"labels": ("thing",)}, TAGGED),
+}
+"""Kind -> its settings, and rows it can learn from."""
+PARADIGMS: dict[str, list[dict[str, Any]]] = {
+    "fine_tuning": [{}, {"freeze": 1}, {"lora": {}}, {"gradual_unfreezing": True}],
+    "feature_extraction": [{}],
+    "multi_task": [{}, {"lora": {}}, {"weights": "uncertainty", "freeze": 1}],
+}
+"""Kind -> the settings it is tried with."""
+GRID = [
+    pytest.param(application, {"kind": paradigm, **options}, id=f"{application}-{paradigm}-{i}")
+    for application in APPLICATIONS
+    for paradigm, variants in PARADIGMS.items()
+    for i, options in enumerate(variants)
+]
+
+
+def members(union: Any) -> dict[str, Callable[..., Any]]:
+    """kind -> class, of a discriminated union."""
+    classes = get_args(get_args(union)[0])
+    return {get_args(one.model_fields["kind"].annotation)[0]: one for one in classes}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
+
+
+def started(backbone: Path, tasks: dict[str, Application]) -> Learner:
+    torch.manual_seed(0)
+    return new_learner(backbone, tasks)
+
+
+def train(
+    learner: Learner, paradigm: Paradigm, rows: dict[str, Sequence[Row]], folder: Path
+) -> None:
+    def stream(task: str) -> Stream:
+        examples = learner.tasks[task].encode(rows[task], learner.tokenizer)
+        return Stream(task, examples, pad_id=0, budget=64, seed=3)
+
+    folder.mkdir()
+    target, *others = rows
+    streams = Streams(stream(target), target, {name: stream(name) for name in others})
+    schedule = loop.Schedule(steps=3, learning_rate=1e-2, precision="float32")
+    loop.train(learner, paradigm, paradigm.plan(streams), schedule, folder)
+
+
+def test_the_grid_is_whole() -> None:
+    """A new application or paradigm is covered, or this fails."""
+    assert set(members(AnyApplication)) == set(APPLICATIONS)
+    assert set(members(AnyParadigm)) == set(PARADIGMS)
+
+
+@pytest.mark.parametrize(("application", "settings"), GRID)
+def test_cell(application: str, settings: dict[str, Any], backbone: Path, tmp_path: Path) -> None:
+    """Trains on the target beside a source of another application, scores, and loads again."""
+    classes = members(AnyApplication)
+    tasks: dict[str, Application] = {}
+    rows: dict[str, Sequence[Row]] = {}
+    for name in [application, *(other for other in APPLICATIONS if other != application)]:
+        options, rows[name] = APPLICATIONS[name]
+        tasks[name] = classes[name](kind=name, **options)
+    paradigm: Paradigm = members(AnyParadigm)[settings["kind"]](**settings)
+
+    learner = started(backbone, tasks)
+    head = {n: p.detach().clone() for n, p in learner.heads[application].named_parameters()}
+    train(learner, paradigm, rows, tmp_path / "first")
+    moved = [n for n, p in learner.heads[application].named_parameters() if not p.equal(head[n])]
+    assert moved, "the target's head did not move"
+    assert all(p.isfinite().all() for p in learner.parameters())
+
+    again = started(backbone, tasks)
+    train(again, paradigm, rows, tmp_path / "again")
+    for name, value in learner.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), f"{name} differs from run to run"
+
+    learner.save(tmp_path / "learner")
+    served = load_learner(tmp_path / "learner", {application: tasks[application]})
+    asked = rows[application][:4]
+    assert prediction.predict(served, application, asked) == prediction.predict(
+        learner, application, asked
+    )
+    scores = prediction.score(learner, application, rows[application])
+    assert tasks[application].metric in scores
