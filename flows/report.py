@@ -16,7 +16,7 @@ NOTES = {
     "majority": "the most frequent label",
     "source_only": "trained on the source, not on the target",
     "target_only": "trained on the target's labels alone",
-    "transfer": "source, then the target's labels",
+    "transfer": "from the source to the target",
 }
 
 
@@ -47,9 +47,19 @@ def markdown_table(report: Mapping[str, Any]) -> str:
         "|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows(report)),
         "",
-        *(f"- {sentence}" for sentence in (*gains(report), *affinities(report))),
+        *(f"- {sentence}" for sentence in (*gains(report), *shift(report), *affinities(report))),
     ]
     return "\n".join(lines) + "\n"
+
+
+def shift(report: Mapping[str, Any]) -> Iterator[str]:
+    """How far apart source and target lay, where the paradigm moves them."""
+    if report["shift"]:
+        before, after = report["shift"]["before"], report["shift"]["after"]
+        yield (
+            f"Proxy A-distance of source and target: {before:.2f} before, {after:.2f} after "
+            "(0: alike, 2: always told apart)"
+        )
 
 
 def affinities(report: Mapping[str, Any]) -> Iterator[str]:
@@ -84,7 +94,7 @@ def print_result(result: dict[str, Any], seconds: float) -> None:
 
     report, registration = result["evaluation"], result["registration"]
     console.print(table(report))
-    for sentence in (*gains(report), *affinities(report)):
+    for sentence in (*gains(report), *shift(report), *affinities(report)):
         console.print(sentence, soft_wrap=True)
     known = " (already registered)" if registration["cached"] else ""
     console.print(

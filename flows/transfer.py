@@ -60,14 +60,17 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
             start = Origin.of(before)
             if pipeline.sources_share_task:
                 learners["source_only"] = before
-        if "target_only" in pipeline.evaluation.baselines:
+            else:
+                tracker.complete("source", before.file("metrics.jsonl"))
+        unlabelled = pipeline.target[pipeline.target_name].labelled == 0
+        if "target_only" in pipeline.evaluation.baselines and not unlabelled:
             alone = pipeline.paradigm.alone
             target_only = transferring.stage(pipeline, alone, backbone, parts, "target_only")
             learners["target_only"] = run(target_only, parts)
         transferred = transferring.stage(pipeline, pipeline.paradigm, start, parts, "transfer")
         learners["transfer"] = run(transferred, before)
 
-        evaluation = run(evaluate.stage(pipeline, parts, learners), *learners.values())
+        evaluation = run(evaluate.stage(pipeline, parts, learners, start), *learners.values())
         record_evaluation(tracker, evaluation, learners)
         registered = register.stage(tracker, parts, learners["transfer"], evaluation)
         return conclude(tracker, evaluation, run(registered, evaluation))
@@ -112,6 +115,8 @@ def record_evaluation(
                 for bound, value in found.items()
             },
         )
+    shift = {f"a_distance_{moment}": value for moment, value in report["shift"].items()}
+    tracker.values(tracker.child("transfer"), shift)
     gains = {f"gain_over_{name}": gain["value"] for name, gain in report["gains"].items()}
     transferred = report["systems"]["transfer"][report["metric"]]["value"]
     tracker.values(tracker.parent, {f"test_{report['metric']}": transferred, **gains})

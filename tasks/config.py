@@ -23,6 +23,12 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
 
+RESERVED = frozenset(
+    {"add_module", "apply", "buffers", "children", "clear", "compile", "double", "eval", "float"}
+    | {"forward", "half", "items", "keys", "modules", "parameters", "pop", "register", "train"}
+    | {"training", "to", "type", "update", "values"}
+)
+"""What a head cannot be called: torch has a use for the name."""
 Format = Literal["jsonl", "csv", "tsv", "parquet", "conll", "cluener"]
 
 
@@ -92,8 +98,12 @@ class Domain(Config):
     set, and drawn together for every interval."""
     group_separator: str | None = None
     """The group is the column's value up to this: with "_", 12_3 and 12_4 are both of group 12."""
-    labelled: PositiveInt | None = None
-    """Use the labels of so many rows only; the rest of the training rows is unlabelled text."""
+    labelled: Annotated[int, Field(ge=0)] | None = None
+    """Use the labels of so many rows only; the rest of the training rows is unlabelled text. 0, for
+    a target: domain adaptation on its text alone."""
+    read_test_text: bool = False
+    """The test rows' text, without their labels, is unlabelled text as well (transductive learning,
+    as the papers on the Amazon pairs do it): say so where you report the score."""
 
     @model_validator(mode="after")
     def ranges_apart(self) -> Self:
@@ -301,6 +311,16 @@ class Pipeline(Config):
                 ("evaluation", "metric"),
                 f"evaluation.metric '{self.metric}' is unknown; one of {', '.join(known)}",
             )
+        if self.target[self.target_name].labelled == 0:
+            place = ("target", self.target_name, "labelled")
+            if not self.paradigm.reads_text:
+                raise Conflict(
+                    place, f"labelled is 0, but {self.paradigm.kind} needs labels of the target"
+                )
+            if not self.sources_share_task:
+                raise Conflict(
+                    place, "labelled is 0, but no source has the target's labels to learn from"
+                )
         for complaint in self.paradigm.complaints(tuple(self.domains), tuple(self.tasks)):
             raise Conflict(("paradigm",), complaint)
         if self.target[self.target_name].application is not None:
@@ -308,24 +328,28 @@ class Pipeline(Config):
                 ("target", self.target_name, "application"),
                 "the target's application is the pipeline's; remove this one",
             )
+        if taken := sorted(RESERVED & set(self.tasks)):
+            raise Conflict(
+                ("sources", taken[0]), f"a source with its own labels cannot be called '{taken[0]}'"
+            )
         if self.application.kind in self.sources:
             raise Conflict(
                 ("sources", self.application.kind),
                 f"a source cannot be called '{self.application.kind}', like the application",
             )
         for name, domain in self.domains.items():
-            place = ("sources" if name in self.sources else "target", name)
+            where = ("sources" if name in self.sources else "target", name)
             application = self.application_of(name)
             labels, fields = application.labels, tuple(application.fields)
             if extra := sorted(set(domain.label_rule or {}) - set(labels)):
                 raise Conflict(
-                    (*place, "label_rule", extra[0]),
+                    (*where, "label_rule", extra[0]),
                     f"label_rule of '{name}' makes '{extra[0]}', which is not among the labels of "
                     f"its application: {', '.join(labels)}",
                 )
             if extra := sorted(set(domain.columns) - set(fields)):
                 raise Conflict(
-                    (*place, "columns", extra[0]),
+                    (*where, "columns", extra[0]),
                     f"columns of '{name}' maps '{extra[0]}', which {application.kind} does "
                     f"not have; accepted: {', '.join(fields)}",
                 )

@@ -14,19 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from tasks import pictures, store
+from tasks import pictures, shift, store
 from tasks.config import Pipeline
 from tasks.learning.contracts import Prediction, Row
 from tasks.stage import Stage
-from tasks.training import read_rows
+from tasks.training import Origin, read_rows
 
 TRANSFER = "transfer"
 TARGET_ONLY = "target_only"
 
 
-def stage(pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.Output]) -> Stage:
-    """Score every learner, and `majority` where it is asked for."""
+def stage(
+    pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.Output], start: Origin
+) -> Stage:
+    """Score every learner, and `majority` where it is asked for; `start` is the transfer's."""
     target = pipeline.target_name
+    unlabelled = pipeline.target[target].labelled == 0
+    domains = list(pipeline.domains) if pipeline.paradigm.reads_text or unlabelled else []
 
     def compute(folder: Path) -> None:
         rows = read_rows(split.file(f"{target}/test.parquet"))
@@ -35,6 +39,11 @@ def stage(pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.
         for name, predicted in predictions.items():
             write_predictions(folder / "predictions" / f"{name}.parquet", rows, predicted)
         report = compare(pipeline, predictions, rows)
+        shifts = {}
+        if pipeline.paradigm.reads_text:
+            after = learners[TRANSFER].file("learner") / "backbone"
+            shifts = shift.measure(pipeline, split, {"before": start.backbone, "after": after})
+        report["shift"] = {moment: found.distance for moment, found in shifts.items()}
         report["affinities"] = affinities(learners[TRANSFER])
         report["test_digest"] = split.digest(f"{target}/test.parquet")
         (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
@@ -43,6 +52,8 @@ def stage(pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.
             for name, output in learners.items()
         }
         pictures.draw_all(folder / "pictures", pipeline, report, curves, predictions, rows)
+        if shifts:
+            pictures.domains(shifts).savefig(folder / "pictures" / "domains.png", dpi=120)
 
     return Stage(
         "evaluate",
@@ -56,6 +67,9 @@ def stage(pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.
         {
             "test": split.digest(f"{target}/test.parquet"),
             "train": split.digest(f"{target}/train.parquet"),
+            "start": start.digest,
+            # What the shift is measured on; what `majority` counts without labels of the target.
+            **{f"rows of {name}": split.digest(f"{name}/") for name in domains},
             **{
                 f"{name} {part}": output.digest(part)
                 for name, output in learners.items()
@@ -89,7 +103,9 @@ def predict_all(
     target, application = pipeline.target_name, pipeline.application
     predictions: dict[str, list[Prediction]] = {}
     if "majority" in pipeline.evaluation.baselines:
-        seen = read_rows(split.file(f"{target}/train.parquet"))
+        domains = [target, *(n for n in pipeline.sources if pipeline.task(n) == application.kind)]
+        labelled = (read_rows(split.file(f"{name}/train.parquet")) for name in domains)
+        seen = next(rows for rows in labelled if rows)  # the sources', if the target has none
         predictions["majority"] = [application.constant(seen)] * len(rows)
     for name, output in learners.items():
         if name != TRANSFER and name not in pipeline.evaluation.baselines:

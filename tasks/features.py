@@ -51,14 +51,23 @@ def attached(
 def write(
     learner: Learner, task: str, examples: Sequence[Example], folder: Path, subject: str
 ) -> None:
-    """Represent all examples, longest first, and write them in their own order."""
+    """Represent all examples, longest first, and write each to its own place."""
     from tasks.learning.prediction import represent
 
-    found: list[np.ndarray] = [np.empty(0)] * len(examples)
+    lengths = [len(example["input_ids"]) for example in examples]
+    ends = np.cumsum(lengths, dtype=np.int64)
+    table: np.memmap | None = None
     for done, (index, array) in enumerate(represent(learner, task, examples), 1):
-        found[index] = array
+        pooled = array.ndim == 1
+        if table is None:
+            shape = (len(examples) if pooled else int(ends[-1]), array.shape[-1])
+            path = folder / "features.npy"
+            table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        if pooled:
+            table[index] = array
+        else:
+            table[ends[index] - lengths[index] : ends[index]] = array
         progress.step(f"{subject} features", done, len(examples), {})
-    pooled = found[0].ndim == 1
-    np.save(folder / "features.npy", np.stack(found) if pooled else np.concatenate(found))
-    lengths = [] if pooled else [len(array) for array in found]
-    np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
+    assert table is not None
+    table.flush()
+    np.save(folder / "ends.npy", ends[:0] if pooled else ends)

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tasks.config import Pipeline
 from tasks.learning.contracts import Prediction, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from tasks.shift import Shift
 
 Curves = Mapping[str, Sequence[Mapping[str, float]]]
 
@@ -103,6 +107,20 @@ def by_label(report: Mapping[str, Any]) -> Figure:
     axes.invert_yaxis()
     axes.set(xlabel="F1", xlim=(0, 1))
     axes.legend(fontsize="small")
+    return figure
+
+
+def domains(shifts: Mapping[str, Shift]) -> Figure:
+    """Both domains' features on their two first principal components, before and after."""
+    from sklearn.decomposition import PCA
+
+    figure, axes = new_figure(4 * len(shifts), 4, ncols=len(shifts), squeeze=False)
+    for axis, (moment, found) in zip(axes[0], shifts.items(), strict=True):
+        places = PCA(2).fit(np.concatenate([found.source, found.target]))
+        for name, features in (("source", found.source), ("target", found.target)):
+            axis.scatter(*places.transform(features).T, s=6, alpha=0.5, label=name)
+        axis.set(title=f"{moment}: proxy A-distance {found.distance:.2f}", xticks=[], yticks=[])
+        axis.legend(fontsize="small")
     return figure
 
 

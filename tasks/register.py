@@ -33,7 +33,8 @@ def stage(
         copy_code(code)
         card = model_card(tracker.name, pipeline, evaluation.read_json("report.json"))
         (data / "README.md").write_text(card, encoding="utf-8")
-        rows = read_rows(split.file(f"{pipeline.target_name}/train.parquet"))[:2]
+        parts = (f"{pipeline.target_name}/{part}.parquet" for part in ("train", "unlabelled"))
+        rows = next(found for part in parts if (found := read_rows(split.file(part))))[:2]
         asked = zip(pipeline.application.request, pipeline.application.inputs, strict=True)
         example = {column: [row[field] for row in rows] for column, field in asked}
         registration = register(tracker, made.key, data, code, example, card)
@@ -91,6 +92,7 @@ def model_card(name: str, pipeline: Pipeline, report: Mapping[str, Any]) -> str:
     metric = report["metric"]
     sources = ", ".join(f"{n} (`{d.path}`)" for n, d in pipeline.sources.items())
     target = pipeline.target[pipeline.target_name]
+    labelled = "all" if target.labelled is None else target.labelled
     lines = [
         f"# {pipeline.promotion.model}",
         "",
@@ -100,7 +102,7 @@ def model_card(name: str, pipeline: Pipeline, report: Mapping[str, Any]) -> str:
         f"paradigm {pipeline.paradigm.kind}",
         f"- backbone `{pipeline.backbone.path}`",
         f"- from {sources} to {pipeline.target_name} (`{target.path}`)",
-        f"- labelled target rows: {target.labelled or 'all'}; seed {pipeline.seed}",
+        f"- labelled target rows: {labelled}; seed {pipeline.seed}",
         f"- frozen test set: {report['rows']} rows, digest {report['test_digest'][:16]}",
         "",
         f"| system | {metric} | {report['confidence']:.0%} interval |",

@@ -83,7 +83,7 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
             "domains": domains,  # in the order their rows are read
             "seed": pipeline.seed,
         },
-        {"backbone": origin.digest, **{d: split.digest(f"{d}/") for d in domains}},
+        {"backbone": origin.digest, **{f"rows of {d}": split.digest(f"{d}/") for d in domains}},
         compute,
     )
 
@@ -181,6 +181,9 @@ def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Sta
             "sources": list(pipeline.sources),  # in the order their rows are read
             "seed": pipeline.seed,
         },
-        {"origin": origin.digest, **{d: split.digest(f"{d}/") for d in pipeline.sources}},
+        {
+            "origin": origin.digest,
+            **{f"rows of {d}": split.digest(f"{d}/") for d in pipeline.sources},
+        },
         compute,
     )

@@ -27,6 +27,8 @@ from tasks.leakage import Leak, Row, find_leaks, leak_report, row_id
 from tasks.learning.contracts import Application
 from tasks.stage import Stage
 
+SHARING = {"split", "labelled", "read_test_text"}
+"""What of a domain's configuration says which rows go where."""
 SETS = ("train", "validation", "test", "unlabelled")
 
 
@@ -44,7 +46,9 @@ def stage(pipeline: Pipeline, rows: Mapping[str, store.Output]) -> Stage:
             "target": pipeline.target_name,
             "domains": {
                 name: {
-                    **domain.model_dump(mode="json", include={"split", "labelled"}),
+                    **domain.model_dump(
+                        mode="json", include={"split", "labelled", "read_test_text"}
+                    ),
                     "application": pipeline.application_of(name).model_dump(mode="json"),
                 }
                 for name, domain in pipeline.domains.items()
@@ -87,6 +91,9 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
         name: {**assign(kept[name], domain, pipeline.seed), "test": tests[name]}
         for name, domain in pipeline.domains.items()
     }
+    for name, domain in pipeline.domains.items():
+        if domain.read_test_text:
+            sets[name]["unlabelled"] = [*sets[name]["unlabelled"], *tests[name]]
     check(sets, pipeline, Counter(leak.domain for leak in leaks))
     for name, by_set in sets.items():
         for kind in SETS:
@@ -140,6 +147,8 @@ def assign(rows: list[Row], domain: Domain, seed: int) -> dict[str, list[Row]]:
     if not validation:
         share = domain.split.validation
         validation = [row for row in labelled if place(seed, "validation", row) < share]
+    if domain.labelled == 0:
+        validation = []  # its labels would choose the model
     held = {row_id(row) for row in validation}
     return {
         "train": [row for row in labelled if row_id(row) not in held],
@@ -163,7 +172,8 @@ def check(
     """
     target = pipeline.target_name
     for name, by_set in sets.items():
-        supervised = name == target or by_set["train"] or not by_set["unlabelled"]
+        wanted = name == target and pipeline.domains[name].labelled != 0
+        supervised = wanted or by_set["train"] or not by_set["unlabelled"]
         if supervised and not by_set["train"]:
             raise DataRejected(
                 f"{name}: no training rows; lower split.test or split.validation "
@@ -175,6 +185,9 @@ def check(
                 f"{name}: all {len(by_set['train'])} training rows have label '{min(found)}'; at "
                 "least two are needed (use more rows, or raise `labelled`)"
             )
+    alike = [n for n in pipeline.sources if pipeline.task(n) == pipeline.application.kind]
+    if not any(sets[name]["train"] for name in (target, *alike)):
+        raise DataRejected(f"{target}: neither it nor a source of its task has labelled rows")
     if not sets[target]["test"]:
         raise DataRejected(f"{target}: no test rows; raise split.test or add a test file")
     _compare_classes(sets, pipeline)
@@ -188,6 +201,7 @@ def _compare_classes(sets: Mapping[str, Mapping[str, Sequence[Row]]], pipeline: 
         for name, by_set in sets.items()
         if by_set["train"] and pipeline.task(name) == application.kind
     }
+    seen.setdefault(target, _classes(sets[target]["test"], application))
     sources = {name: classes for name, classes in seen.items() if name != target}
     together = set[str]().union(*sources.values())
     if sources and (extra := seen[target] - together):

@@ -57,6 +57,8 @@ class Rows:
     """What is scored after each epoch."""
     sources: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """By domain: what paradigms that read sources learn from as well."""
+    text: Sequence[Row] = ()
+    """The target's text, for paradigms that read it."""
 
 
 def fit(
@@ -84,17 +86,25 @@ def fit(
             stopping has no validation rows to watch.
         DataRejected: there are no rows to train on.
     """
+    from accelerate import Accelerator
+
     from tasks.learning import loop
     from tasks.learning.batches import Stream, Streams, in_proportion
 
-    if not any(rows.train.values()):
+    if not any([*rows.train.values(), *rows.sources.values()]):
         raise DataRejected(f"{subject}: no labelled rows to train on")
+    if paradigm.reads_sources and not any(rows.sources.values()):
+        raise DataRejected(f"{subject}: {paradigm.kind} needs a source with labelled rows")
+    if paradigm.reads_text and not rows.text:
+        raise DataRejected(f"{subject}: no text of the target to adapt to")
     if training.early_stopping and not any(rows.validation.values()):
         raise ConfigError(
             f"{subject}: early_stopping has no validation rows to watch; raise split.validation"
         )
     learner = start(pipeline, origin)
     learner.backbone.set_dropout(training.dropout)
+    if paradigm.frozen_backbone:
+        learner.to(Accelerator().device)  # where its features are computed
 
     def encoded(task: str, found: Sequence[Row], *, supervised: bool = True) -> list[Example]:
         examples = pipeline.tasks[task].encode(found, learner.tokenizer, supervised=supervised)
@@ -102,15 +112,17 @@ def fit(
             return features.attached(learner, task, examples, origin.digest, subject)
         return examples
 
-    def stream(task: str, found: Sequence[Row]) -> Stream:
+    def stream(task: str, found: Sequence[Row], *, supervised: bool = True) -> Stream:
+        examples = encoded(task, found, supervised=supervised)
         padding, budget = learner.tokenizer.pad_token_id, training.tokens_per_batch
-        return Stream(task, encoded(task, found), pad_id=padding, budget=budget, seed=pipeline.seed)
+        return Stream(task, examples, pad_id=padding, budget=budget, seed=pipeline.seed)
 
     targets = [stream(task, found) for task, found in rows.train.items() if found]
     sources = {n: stream(pipeline.task(n), found) for n, found in rows.sources.items() if found}
-    plan = paradigm.plan(
-        Streams(in_proportion(targets, pipeline.seed), pipeline.target_name, sources)
-    )
+    target = in_proportion(targets, pipeline.seed) if targets else None
+    kind = pipeline.application.kind
+    text = stream(kind, rows.text, supervised=False) if paradigm.reads_text else None
+    plan = paradigm.plan(Streams(target, pipeline.target_name, sources, text))
     watched = {
         task: (encoded(task, found, supervised=False), found)
         for task, found in rows.validation.items()
@@ -155,7 +167,10 @@ def validator(
         }
         if list(scores) == [pipeline.application.kind]:
             return scores[pipeline.application.kind]
-        deciding = [found[pipeline.tasks[task].metric] for task, found in scores.items()]
+        deciding = [
+            found[pipeline.metric if pipeline.metric in found else pipeline.tasks[task].metric]
+            for task, found in scores.items()
+        ]
         return {
             pipeline.metric: sum(deciding) / len(deciding),
             **{f"{task}_{name}": x for task, found in scores.items() for name, x in found.items()},
@@ -222,6 +237,8 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
     learner = new_learner(origin.backbone, pipeline.tasks)
     if origin.heads is not None:
         learner.load_heads(origin.heads)
+    if not learner.tokenizer.is_fast:
+        raise ConfigError(f"{origin.backbone}: its tokenizer has no fast version (tokenizer.json)")
     limit = learner.backbone.maximum_positions
     for application in pipeline.tasks.values():
         if limit is not None and application.maximum_tokens > limit:

@@ -44,3 +44,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def classification() -> TextClassification:
     """negative or positive."""
     return TextClassification(kind="text_classification", labels=("negative", "positive"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that no process is left with one when the others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("integration") is None)

@@ -31,6 +31,7 @@ PARADIGMS: dict[str, list[dict[str, Any]]] = {
     "fine_tuning": [{}, {"freeze": 1}, {"lora": {}}, {"gradual_unfreezing": True}],
     "feature_extraction": [{}],
     "multi_task": [{}, {"lora": {}}, {"weights": "uncertainty", "freeze": 1}],
+    "domain_adaptation": [{}, {"method": "mmd", "lora": {}}, {"method": "coral", "freeze": 1}],
 }
 """Kind -> the settings it is tried with."""
 GRID = [
@@ -60,13 +61,19 @@ def started(backbone: Path, tasks: dict[str, Application]) -> Learner:
 def train(
     learner: Learner, paradigm: Paradigm, rows: dict[str, Sequence[Row]], folder: Path
 ) -> None:
-    def stream(task: str) -> Stream:
-        examples = learner.tasks[task].encode(rows[task], learner.tokenizer)
+    def stream(task: str, *, supervised: bool = True) -> Stream:
+        application = learner.tasks[task]
+        examples = application.encode(rows[task], learner.tokenizer, supervised=supervised)
         return Stream(task, examples, pad_id=0, budget=64, seed=3)
 
     folder.mkdir()
     target, *others = rows
-    streams = Streams(stream(target), target, {name: stream(name) for name in others})
+    streams = Streams(
+        stream(target),
+        target,
+        {name: stream(name) for name in others},
+        stream(target, supervised=False),
+    )
     schedule = loop.Schedule(steps=3, learning_rate=1e-2, precision="float32")
     loop.train(learner, paradigm, paradigm.plan(streams), schedule, folder)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.answers import answers
+from tasks.errors import DataError, SourceUnavailable
 from tests.project import environment, graft, write_project
 
 pytestmark = pytest.mark.integration
@@ -80,16 +82,17 @@ def test_predict_command(registered: tuple[Path, Path]) -> None:
     (folder / "fresh.csv").write_text('text\n"great, great film"\nawful plot\n', encoding="utf-8")
     many = graft(folder, home, "predict", "toy", "fresh.csv", "--json")
     assert [row["label"] for row in json.loads(many.stdout)] == ["positive", "negative"]
-    unknown = graft(folder, home, "predict", "nobody", "great film")
-    assert unknown.returncode == 2
-    assert unknown.stderr.strip() == (
-        "graft: model 'nobody': no champion and no challenger in the registry"
-    )
-    (folder / "fresh.csv").write_text("title\ngreat\n", encoding="utf-8")
-    wrong = graft(folder, home, "predict", "toy", "fresh.csv")
-    assert wrong.returncode == 2
-    assert "'text'" in wrong.stderr
-    assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_predict_refuses(registered: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model nobody registered, and a file without the column the model asks for."""
+    folder, home = registered
+    monkeypatch.setenv("GRAFT_HOME", str(home))
+    with pytest.raises(SourceUnavailable, match="'nobody': no champion and no challenger"):
+        answers("nobody", "great film")
+    (folder / "titles.csv").write_text("title\ngreat\n", encoding="utf-8")
+    with pytest.raises(DataError, match="no column 'text'"):
+        answers("toy", str(folder / "titles.csv"))
 
 
 @pytest.fixture

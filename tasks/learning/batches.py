@@ -5,6 +5,7 @@ budget 64 tokens:  8 rows of 8 tokens | 4 rows of 16 | 1 row of 60
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -117,10 +118,9 @@ class Stream:
 
     def epoch(self, step: int) -> int:
         """The epoch a step belongs to."""
-        epoch = 0
-        while self.steps(epoch + 1) <= step:
-            epoch += 1
-        return epoch
+        while self._starts[-1] <= step:
+            self.steps(len(self._starts))
+        return bisect_right(self._starts, step) - 1
 
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
@@ -191,12 +191,14 @@ def in_proportion(streams: Sequence[Stream], seed: int) -> Stream | Mixture:
 class Streams:
     """What a paradigm may draw from."""
 
-    target: Stream | Mixture
-    """The target's labelled rows; in the source stage, all there is."""
+    target: Stream | Mixture | None
+    """The target's labelled rows, if there are any; in the source stage, the sources'."""
     target_name: str = "target"
     """The target's name."""
     sources: Mapping[str, Stream] = field(default_factory=dict)
     """Each source's labelled rows, by the domain's name."""
+    text: Stream | None = None
+    """The target's text, without labels."""
 
 
 class Together:

@@ -217,6 +217,8 @@ class Paradigm(Objective, Protocol):
     """Whether the backbone never changes, so that its outputs may be computed once."""
     reads_sources: ClassVar[bool]
     """Whether it learns from the sources' rows beside the target's."""
+    reads_text: ClassVar[bool]
+    """Whether it learns from the target's text, and so may do without the target's labels."""
 
     @property
     def kind(self) -> str:

@@ -77,3 +77,16 @@ def represent(
                 indices, found.float().cpu().numpy(), lengths, strict=True
             ):
                 yield index, array if array.ndim == 1 else array[:length]
+
+
+def pooled(learner: Learner, task: str, rows: Sequence[Row]) -> np.ndarray:
+    """(N, H) each row's features, the mean over its tokens."""
+    examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=False)
+    found = np.zeros((len(examples), learner.backbone.width), dtype=np.float32)
+    device = next(learner.parameters()).device
+    with evaluating(learner):
+        for indices, batch in in_order(
+            examples, pad_id=learner.tokenizer.pad_token_id, budget=TOKENS_PER_BATCH
+        ):
+            found[indices] = learner(task, moved(batch, device)).features.float().cpu().numpy()
+    return found

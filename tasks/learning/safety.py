@@ -52,9 +52,13 @@ def convert(folder: Path, target: Path) -> None:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         first = str(error).splitlines()[0][:150]
         raise UnsafeBackbone(f"{folder / PICKLE}: not tensors alone ({first})") from error
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise UnsafeBackbone(f"{folder / PICKLE}: expected a flat table of tensors")
     target.mkdir()
     for path in folder.iterdir():
         if path.suffix in (".json", ".txt", ".model"):
             shutil.copy(path, target)
-    tensors = {name: tensor.clone() for name, tensor in state.items()}  # none share memory
+    tensors = {
+        name: tensor.clone().contiguous() for name, tensor in state.items()
+    }  # none share memory
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})

@@ -136,7 +136,10 @@ class Ner(Config):
         loss = None
         if labels is not None:
             flat = logits.flatten(0, 1).float()  # (B * S, C)
-            loss = functional.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED)
+            summed = functional.cross_entropy(
+                flat, labels.flatten(), ignore_index=IGNORED, reduction="sum"
+            )
+            loss = summed / (labels != IGNORED).sum().clamp(min=1)
         return Output(loss, logits, masked_mean(representation, batch["attention_mask"]))
 
     def predict(self, learner: Learner, task: str, batch: Batch) -> list[Prediction]:
@@ -150,9 +153,12 @@ class Ner(Config):
         follows = bio.allowed(self.labels)
         logs = output.logits.float().log_softmax(-1).cpu().numpy()  # (B, S, C)
         numbers = batch["words"].cpu().numpy()  # (B, S)
-        found = []
+        found: list[Prediction] = []
         for row_logs, row_numbers in zip(logs, numbers, strict=True):
             (starts,) = row_numbers.nonzero()
+            if len(starts) == 0:  # nothing in it that the tokenizer knows
+                found.append({"spans": []})
+                continue
             tags = bio.decode(row_logs[starts], follows)
             sure = np.exp(row_logs[starts, tags])
             word = row_numbers[starts] - 1

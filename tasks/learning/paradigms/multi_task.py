@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
@@ -73,10 +73,10 @@ class MultiTask(Tuning):
 
     def plan(self, streams: Streams) -> Plan:
         """A domain at a step; an epoch is an epoch of the target."""
-        from tasks.learning.batches import Mixture
+        from tasks.learning.batches import Mixture, Stream
 
         target = streams.target
-        assert not isinstance(target, Mixture)
+        assert isinstance(target, Stream)
         domains = {streams.target_name: target, **streams.sources}
         sizes = {n: len(s.examples) ** (1 / self.temperature) for n, s in domains.items()}
         shares = self.shares or sizes
@@ -123,28 +123,33 @@ class Probing:
 
 def affinities(learner: Learner, task: str, probes: Mapping[str, Batch]) -> dict[str, float]:
     """How much a small step down this task's gradient lowers each other task's loss, as a share."""
-    if not probes:
+    moved = [(p, p.grad) for p in learner.backbone.parameters() if p.grad is not None]
+    if not probes or not any(g.any() for _, g in moved):
         return {}
     before = losses(learner, probes)
-    with stepped(learner):
+    with stepped(moved):
         after = losses(learner, probes)
-    return {f"affinity/{task}/{other}": 1 - after[other] / before[other] for other in probes}
+    helped = [other for other, loss in before.items() if loss > 0]
+    return {f"affinity/{task}/{other}": 1 - after[other] / before[other] for other in helped}
 
 
 def losses(learner: Learner, probes: Mapping[str, Batch]) -> dict[str, float]:
-    """Each task's loss, with dropout off, so that before and after differ by the step alone."""
+    """Each task's loss without dropout and in float32: before and after differ by the step alone,
+    which bfloat16 would round away."""
+    import torch
+
     from tasks.learning.prediction import evaluating
 
-    with evaluating(learner):
+    device = next(learner.parameters()).device.type
+    with evaluating(learner), torch.autocast(device, enabled=False):
         return {other: float(learner(other, batch).loss) for other, batch in probes.items()}
 
 
 @contextmanager
-def stepped(learner: Learner) -> Iterator[None]:
-    """The backbone PROBE down its `.grad` inside, and where it was afterwards."""
+def stepped(moved: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Each parameter a part of PROBE down its gradient inside, and where it was afterwards."""
     import torch
 
-    moved = [(p, p.grad) for p in learner.backbone.parameters() if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for _, g in moved]))
     kept = [p.detach().clone() for p, _ in moved]
     try:

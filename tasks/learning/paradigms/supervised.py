@@ -20,6 +20,7 @@ class Supervised(Config):
 
     frozen_backbone: ClassVar[bool] = False
     reads_sources: ClassVar[bool] = False
+    reads_text: ClassVar[bool] = False
 
     def complaints(self, domains: Collection[str], tasks: Collection[str]) -> Iterator[str]:
         """What in this configuration does not go with the pipeline's domains and tasks."""
@@ -37,6 +38,7 @@ class Supervised(Config):
         """One batch of the target a step."""
         from tasks.learning.batches import Together
 
+        assert streams.target is not None
         return Together(target=streams.target)
 
     def gradients(

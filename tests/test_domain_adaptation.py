@@ -1,0 +1,218 @@
+"""Domain adaptation: the reversal's sign and scale, distances by hand, and domains made alike."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tasks.learning import loop, prediction
+from tasks.learning.alignment import Discriminator, Distance, Reversal, coral, mmd, proxy_a_distance
+from tasks.learning.applications.text_classification import TextClassification
+from tasks.learning.batches import Stream, Streams
+from tasks.learning.learner import Learner, new_learner
+from tasks.learning.paradigms.domain_adaptation import DomainAdaptation
+from tests.tiny import reviews, write_backbone
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
+
+
+@pytest.fixture
+def learner(backbone: Path, classification: TextClassification) -> Learner:
+    torch.manual_seed(0)
+    found = new_learner(backbone, {"reviews": classification})
+    found.backbone.set_dropout(0.0)
+    return found
+
+
+def adaptation(**options: Any) -> DomainAdaptation:
+    return DomainAdaptation(kind="domain_adaptation", **options)
+
+
+def shouted(count: int, seed: int) -> list[dict[str, str]]:
+    """Reviews of another domain: the same opinions, and exclamation marks all over."""
+    return [{**row, "text": f"! ! ! {row['text']} ! ! !"} for row in reviews(count, seed)]
+
+
+def stream(learner: Learner, rows: Any, *, supervised: bool = True) -> Stream:
+    examples = learner.tasks["reviews"].encode(rows, learner.tokenizer, supervised=supervised)
+    return Stream("reviews", examples, pad_id=0, budget=128, seed=1)
+
+
+def streams(learner: Learner, labelled: int = 0) -> Streams:
+    return Streams(
+        stream(learner, shouted(labelled, 5)) if labelled else None,
+        "products",
+        {"movies": stream(learner, reviews(64))},
+        stream(learner, shouted(64, 7), supervised=False),
+    )
+
+
+def features(learner: Learner, rows: Any) -> np.ndarray:
+    examples = learner.tasks["reviews"].encode(rows, learner.tokenizer, supervised=False)
+    found = dict(prediction.represent(learner, "reviews", examples))
+    return np.stack([found[i] for i in range(len(rows))])
+
+
+def test_reversal() -> None:
+    """Forward nothing changes; backward the gradient is multiplied by -λ."""
+    given = torch.randn(3, 4, requires_grad=True)
+    weights = torch.randn(3, 4)
+    out = Reversal.apply(given, 0.3)
+    assert torch.equal(out, given)
+    (out * weights).sum().backward()
+    torch.testing.assert_close(given.grad, -0.3 * weights)
+
+
+def test_discriminator() -> None:
+    """Its loss is the mean of both domains' cross-entropies; its own gradient is not reversed."""
+    torch.manual_seed(0)
+    found = Discriminator(4, 8)
+    found.strength = 0.5
+    source, target = torch.randn(5, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+    loss = found(source, target)
+    odds = found.layers(torch.cat([source, target])).squeeze(-1)
+    plain = (
+        functional.binary_cross_entropy_with_logits(odds[:5], torch.zeros(5))
+        + functional.binary_cross_entropy_with_logits(odds[5:], torch.ones(2))
+    ) / 2
+    torch.testing.assert_close(loss, plain)
+    reversed_, own = torch.autograd.grad(loss, [source, found.layers[0].weight])
+    expected, forward = torch.autograd.grad(plain, [source, found.layers[0].weight])
+    torch.testing.assert_close(reversed_, -0.5 * expected)
+    torch.testing.assert_close(own, forward)
+
+
+def test_mmd() -> None:
+    """Zero for the same rows, above zero for others, and by hand for one row each."""
+    torch.manual_seed(0)
+    rows = torch.randn(6, 3)
+    assert float(mmd(rows, rows)) == pytest.approx(0.0, abs=1e-5)
+    assert float(mmd(rows, rows + 3)) > float(mmd(rows, rows + 0.5)) > 1e-3
+    # Two points: the mean squared distance over pairs is their own, so k = Σ exp(-1 / w).
+    kernel = sum(math.exp(-1 / w) for w in (0.25, 0.5, 1.0, 2.0, 4.0))
+    found = mmd(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
+    assert float(found) == pytest.approx(5 + 5 - 2 * kernel, abs=1e-4)
+
+
+def test_coral_by_hand() -> None:
+    """‖C_s - C_t‖² / 4H², with numpy's covariance; no mean matters."""
+    generator = np.random.default_rng(0)
+    source, target = generator.normal(size=(9, 3)), generator.normal(size=(5, 3)) * 2
+    expected = np.square(np.cov(source.T) - np.cov(target.T)).sum() / (4 * 9)
+    found = coral(torch.tensor(source), torch.tensor(target) + 7)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert float(coral(torch.ones(1, 3), torch.ones(1, 3))) == 0.0
+
+
+def test_proxy_a_distance() -> None:
+    """Near 0 where nothing tells the domains apart, near 2 where everything does."""
+    generator = np.random.default_rng(0)
+    same = proxy_a_distance(generator.normal(size=(400, 4)), generator.normal(size=(400, 4)), 1)
+    apart = proxy_a_distance(
+        generator.normal(size=(400, 4)), 9 + generator.normal(size=(200, 4)), 1
+    )
+    assert same < 0.3
+    assert apart > 1.9
+
+
+def test_strength() -> None:
+    """λ = 2 / (1 + exp(-10 p)) - 1, times the weight: 0 at first, the weight at last."""
+    paradigm = adaptation(weight=0.5)
+    assert paradigm.strength(0.0) == 0.0
+    assert paradigm.strength(0.1) == pytest.approx(0.5 * math.tanh(0.5))
+    assert paradigm.strength(1.0) == pytest.approx(0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["adversarial", "mmd", "coral"])
+def test_gradients(learner: Learner, method: str) -> None:
+    """The head's gradient is the source loss's; the backbone's has λ times the domain's as well."""
+    paradigm = adaptation(method=method)
+    torch.manual_seed(1)
+    paradigm.prepare(learner)
+    draw = paradigm.plan(streams(learner)).draw(0)
+    assert set(draw) == {"source", "text"}
+    parameter = learner.backbone.layers()[0].attention.self.query.weight
+    head = learner.heads["reviews"].weight
+
+    def gradient(strength: float) -> tuple[Tensor, Tensor]:
+        learner.zero_grad()
+        learner.extras["domain"].strength = strength
+        paradigm.gradients(learner, draw, Tensor.backward)
+        assert parameter.grad is not None
+        return parameter.grad.clone(), head.grad.clone()
+
+    full = 1e4 if method == "coral" else 1.0  # its 4H² makes it small
+    none, at_head = gradient(0.0)
+    half, also_at_head = gradient(full / 2)
+    whole, _ = gradient(full)
+    torch.testing.assert_close(at_head, also_at_head)
+    difference = whole - none
+    largest = float(difference.abs().max())
+    assert largest > 1e-8
+    torch.testing.assert_close(difference, 2 * (half - none), atol=0.05 * largest, rtol=0.05)
+
+
+def test_labels_of_the_target_are_used(learner: Learner) -> None:
+    """With a few labels a batch of them is drawn too, and its loss counts."""
+    paradigm = adaptation()
+    paradigm.prepare(learner)
+    draw = paradigm.plan(streams(learner, labelled=8)).draw(0)
+    assert set(draw) == {"source", "target", "text"}
+    assert "labels" not in draw["text"][1]
+    values = paradigm.gradients(learner, draw, Tensor.backward)
+    parts = values["loss_source"] + values["loss_target"] + values["loss_domain"]
+    assert values["loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_an_epoch_is_the_sources(learner: Learner) -> None:
+    """The sources set the pace, so that training ends also where the target has no labels."""
+    given = streams(learner)
+    assert adaptation().plan(given).steps(2) == given.sources["movies"].steps(2)
+
+
+@pytest.mark.parametrize("measure", ["adversarial", mmd, coral])
+def test_descent_brings_domains_together(measure: Any) -> None:
+    """Features that follow the domain loss's gradient end nearer to those of the other domain."""
+    torch.manual_seed(0)
+    source = torch.randn(200, 4)
+    target = torch.nn.Parameter(torch.randn(200, 4) * 2 + 3)
+    domain = Discriminator(4, 16) if measure == "adversarial" else Distance(measure)
+    domain.strength = 1.0
+    optimizer = torch.optim.Adam([target, *domain.parameters()], lr=2e-2)
+
+    def apart() -> tuple[float, float]:
+        return float((source.mean(0) - target.mean(0)).norm()), float(coral(source, target))
+
+    means, covariances = apart()
+    for _ in range(400):
+        optimizer.zero_grad()
+        domain(source, target).backward()
+        optimizer.step()
+    assert apart()[1 if measure is coral else 0] < 0.3 * (
+        covariances if measure is coral else means
+    )
+
+
+def test_trains_on_the_targets_text(learner: Learner, tmp_path: Path) -> None:
+    """Without a label of the target, and with its text in every step, its labels are learned."""
+    paradigm = adaptation(weight=0.1)
+    schedule = loop.Schedule(steps=150, learning_rate=1e-3, precision="float32")
+    loop.train(learner, paradigm, paradigm.plan(streams(learner)), schedule, tmp_path)
+    assert prediction.score(learner, "reviews", shouted(100, 22))["accuracy"] > 0.9
+    assert "loss_domain" in (tmp_path / loop.METRICS).read_text()
+
+
+def test_alone_is_fine_tuning() -> None:
+    """The baseline sees neither source nor text."""
+    alone = adaptation(freeze=2).alone
+    assert (alone.kind, alone.freeze, alone.reads_text) == ("fine_tuning", 2, False)
