@@ -21,7 +21,8 @@ run: $(STAMP) ## Run one pipeline of pipelines.yaml: make run PIPELINE=reviews
 	$(BIN)/graft run $(PIPELINE)
 
 test: $(STAMP) ## Run every test and print the coverage
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+		--cov --cov-report=term
 
 unit: $(STAMP) ## Run the fast tests: no services, no real weights, no training to a score
 	$(BIN)/pytest -m "not integration and not regression"
