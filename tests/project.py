@@ -50,14 +50,12 @@ def write_rows(path: Path, rows: Sequence[dict[str, str | None]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def graft(
-    folder: Path, home: Path, *arguments: str, threads: int = 1
-) -> subprocess.CompletedProcess[str]:
+def graft(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     return subprocess.run(
         command(*arguments),
         cwd=folder,
-        env={**environment(home), "OMP_NUM_THREADS": str(threads)},
+        env=environment(home),
         capture_output=True,
         text=True,
         timeout=600,

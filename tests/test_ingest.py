@@ -246,7 +246,11 @@ def test_ambiguous_folders(tmp_path: Path, classification: TextClassification) -
         ("a.jsonl", b'{"text": "x", "stars": 1}', "no column 'label'; found: text, stars"),
         ("a.jsonl", GOOD.encode() + b'{"text": "caf\xe9"}', "a.jsonl:2: not UTF-8 (byte 0xe9"),
         ("a.jsonl", GOOD.encode("utf-16"), "a.jsonl:1: not UTF-8"),
-        ("a.jsonl.gz", gzip.compress(GOOD.encode() * 99, mtime=0)[:-9], "truncated or damaged gzip"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(GOOD.encode() * 99, mtime=0)[:-9],
+            "truncated or damaged gzip",
+        ),
         ("a.jsonl.gz", b"plain text", "truncated or damaged gzip"),
         ("a.csv", b"text,label\na,b\na,b,c\n", "a.csv:3: 3 cells, expected 2 (text, label)"),
         ("a.tsv", b"text\tlabel\na\n", "a.tsv:2: 1 cells, expected 2"),

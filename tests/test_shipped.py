@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,6 @@ import pytest
 from tasks.errors import SourceUnavailable
 from tasks.fetch import fetch
 from tasks.load import load, names
-from tests.project import graft
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,14 +21,6 @@ def small(name: str) -> list[str]:
         sizes += [f"sources.{source}.labelled=200", f"sources.{source}.split.test=0.02"]
     target = f"target.{pipeline.target_name}"
     return [*sizes, f"{target}.labelled=100", f"{target}.split.test=0.1"]
-
-
-def run(home: Path, name: str, overrides: Sequence[str]) -> dict:  # type: ignore[type-arg]
-    settings = [part for value in overrides for part in ("--set", value)]
-    done = graft(ROOT, home, "run", name, "--json", *settings, threads=os.cpu_count() or 1)
-    assert done.returncode == 0, done.stderr
-    result: dict = json.loads(done.stdout.splitlines()[-1])  # type: ignore[type-arg]
-    return result
 
 
 @pytest.fixture
@@ -62,7 +50,10 @@ def test_the_readme_explains_the_shipped_example() -> None:
 @pytest.mark.parametrize("name", names(ROOT / "pipelines.yaml"))
 def test_a_shipped_pipeline_runs_shrunk(name: str, registry_home: Path) -> None:
     """Real data and weights, few rows: validated, trained, evaluated, registered."""
-    result = run(registry_home, name, small(name))
+    from flows.transfer import transfer
+
+    assert (registry_home / "packages").exists()
+    result = transfer(name, load(ROOT / "pipelines.yaml", name, small(name)))
     report = result["evaluation"]
     assert report["rows"] >= 100
     assert result["registration"]["model"] == load(ROOT / "pipelines.yaml", name).promotion.model
