@@ -40,6 +40,7 @@ SPLITS = {
 SHARD = re.compile(r"-\d+-of-\d+$")
 SCHEMES = {"M": "I", "E": "I", "L": "I", "S": "B", "U": "B"}
 """What the prefixes of other tagging schemes are in BIO."""
+BLANKS = re.compile(r"\s+")
 WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0+")
 SHAPING = {"format", "header", "columns", "label_rule", "group", "group_separator"}
 """What of a domain's configuration shapes its rows."""
@@ -219,7 +220,7 @@ def _joined(value: Any, written: Callable[[str], str]) -> Any:
     if not isinstance(value, list):
         return value
     items = ["" if item is None else str(item) for item in value]
-    return " ".join(written(re.sub(r"\s+", "_", item)) for item in items)
+    return " ".join(written(BLANKS.sub("_", item)) for item in items)
 
 
 def in_bio(tag: str) -> str:
