@@ -67,7 +67,15 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
             alone = pipeline.paradigm.alone
             target_only = transferring.stage(pipeline, alone, backbone, parts, "target_only")
             learners["target_only"] = run(target_only, parts)
-        transferred = transferring.stage(pipeline, pipeline.paradigm, start, parts, "transfer")
+        paradigm = pipeline.paradigm
+        if paradigm.adaptation:
+            before = run(
+                transferring.stage(pipeline, paradigm, start, parts, paradigm.kind), before
+            )
+            tracker.complete(paradigm.kind, before.file("metrics.jsonl"))
+            start = Origin.of(before)
+        last = paradigm.adaptation or paradigm
+        transferred = transferring.stage(pipeline, last, start, parts, "transfer")
         learners["transfer"] = run(transferred, before)
 
         evaluation = run(evaluate.stage(pipeline, parts, learners, start), *learners.values())

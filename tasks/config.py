@@ -321,7 +321,8 @@ class Pipeline(Config):
                 raise Conflict(
                     place, "labelled is 0, but no source has the target's labels to learn from"
                 )
-        for complaint in self.paradigm.complaints(tuple(self.domains), tuple(self.tasks)):
+        labels_of = {name: len(self.application_of(name).labels) for name in self.domains}
+        for complaint in self.paradigm.complaints(labels_of, tuple(self.tasks)):
             raise Conflict(("paradigm",), complaint)
         if self.target[self.target_name].application is not None:
             raise Conflict(

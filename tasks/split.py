@@ -54,6 +54,8 @@ def stage(pipeline: Pipeline, rows: Mapping[str, store.Output]) -> Stage:
                 for name, domain in pipeline.domains.items()
             },
             "near_duplicates": pipeline.validation.near_duplicates,
+            "reads_text": pipeline.paradigm.reads_text,
+            "rows_per_label": pipeline.paradigm.rows_per_label,
         },
         inputs={name: output.digest("rows.parquet") for name, output in rows.items()},
         compute=lambda folder: split(pipeline, rows, folder),
@@ -168,7 +170,8 @@ def check(
 
     Raises:
         DataRejected: no training or test rows; one class only; labels that differ between target
-            and the sources of the same task; a class without test rows.
+            and the sources of the same task; a class without test rows; less than what the
+            paradigm needs.
     """
     target = pipeline.target_name
     for name, by_set in sets.items():
@@ -191,6 +194,23 @@ def check(
     if not sets[target]["test"]:
         raise DataRejected(f"{target}: no test rows; raise split.test or add a test file")
     _compare_classes(sets, pipeline)
+    _check_needs(sets, pipeline)
+
+
+def _check_needs(sets: Mapping[str, Mapping[str, Sequence[Row]]], pipeline: Pipeline) -> None:
+    """What the paradigm needs: text of the target, or so many rows of each label of a source."""
+    target, paradigm = pipeline.target_name, pipeline.paradigm
+    if paradigm.reads_text and not [*sets[target]["train"], *sets[target]["unlabelled"]]:
+        raise DataRejected(f"{target}: {paradigm.kind} needs text of the target to adapt to")
+    for name in pipeline.sources:
+        application = pipeline.application_of(name)
+        rows = Counter(c for row in sets[name]["train"] for c in application.classes(row))
+        for label in application.labels:
+            if rows[label] < paradigm.rows_per_label:
+                raise DataRejected(
+                    f"{name}: {rows[label]} training rows have '{label}', but an episode takes "
+                    f"{paradigm.rows_per_label}; lower paradigm.shots or paradigm.queries"
+                )
 
 
 def _compare_classes(sets: Mapping[str, Mapping[str, Sequence[Row]]], pipeline: Pipeline) -> None:

@@ -113,22 +113,32 @@ def fit(
         return examples
 
     def stream(task: str, found: Sequence[Row], *, supervised: bool = True) -> Stream:
-        examples = encoded(task, found, supervised=supervised)
-        padding, budget = learner.tokenizer.pad_token_id, training.tokens_per_batch
-        return Stream(task, examples, pad_id=padding, budget=budget, seed=pipeline.seed)
+        application = pipeline.tasks[task]
+        return Stream(
+            task,
+            encoded(task, found, supervised=supervised),
+            pad_id=learner.tokenizer.pad_token_id,
+            budget=training.tokens_per_batch,
+            seed=pipeline.seed,
+            classes=[
+                application.classes(row) & set(application.labels) for row in found if supervised
+            ],
+        )
 
     targets = [stream(task, found) for task, found in rows.train.items() if found]
     sources = {n: stream(pipeline.task(n), found) for n, found in rows.sources.items() if found}
     target = in_proportion(targets, pipeline.seed) if targets else None
     kind = pipeline.application.kind
     text = stream(kind, rows.text, supervised=False) if paradigm.reads_text else None
-    plan = paradigm.plan(Streams(target, pipeline.target_name, sources, text))
+    streams = Streams(target, pipeline.target_name, sources, text)
+    plan = paradigm.plan(streams)
     watched = {
         task: (encoded(task, found, supervised=False), found)
         for task, found in rows.validation.items()
         if found
     }
     try:
+        paradigm.initialise(learner, streams)
         summary = loop.train(
             learner,
             paradigm,

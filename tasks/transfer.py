@@ -1,5 +1,8 @@
 """The transfer stage: the paradigm takes a starting point to the target's labels.
 
+A paradigm that learns from the sources alone, such as meta-learning, has this stage to itself, and
+its adaptation to the target's labels has it again: new labels do not repeat the first.
+
 `transfer` starts from the source; `target_only`, the baseline it must beat, from the backbone as
 it came, without the sources' rows. Target rows, epochs and rates are the same for both.
 """
@@ -18,26 +21,35 @@ from tasks.training import Origin, Rows, fit, read_rows
 def stage(
     pipeline: Pipeline, paradigm: Paradigm, origin: Origin, split: store.Output, subject: str
 ) -> Stage:
-    """Train from `origin` on the target's labelled rows, and on what else the paradigm reads."""
-    target, task = pipeline.target_name, pipeline.application.kind
+    """Train from `origin` on whatever the paradigm reads: the target's labels, and more."""
+    target = pipeline.target_name
+    task: str = pipeline.application.kind
+    parts = ["train", "validation"] if paradigm.reads_target else []
     sources = list(pipeline.sources) if paradigm.reads_sources else []
     texts = ["train", "unlabelled"] if paradigm.reads_text else []
+    training = pipeline.training
+    if not paradigm.reads_target:  # then no score of the target's tells when to stop
+        training = training.model_copy(update={"early_stopping": None})
 
     def compute(folder: Path) -> None:
+        train, validation = (
+            {task: read_rows(split.file(f"{target}/{part}.parquet"))} if part in parts else {}
+            for part in ("train", "validation")
+        )
         rows = Rows(
-            {task: read_rows(split.file(f"{target}/train.parquet"))},
-            {task: read_rows(split.file(f"{target}/validation.parquet"))},
+            train,
+            validation,
             {name: read_rows(split.file(f"{name}/train.parquet")) for name in sources},
             [row for part in texts for row in read_rows(split.file(f"{target}/{part}.parquet"))],
         )
-        fit(pipeline, origin, rows, paradigm, pipeline.training, folder, subject)
+        fit(pipeline, origin, rows, paradigm, training, folder, subject)
 
     return Stage(
         "transfer",
         subject,
         {
             "paradigm": paradigm.model_dump(mode="json"),
-            "training": pipeline.training.model_dump(mode="json"),
+            "training": training.model_dump(mode="json"),
             "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
             "sources": sources,  # in the order they are drawn in
             "metric": pipeline.metric,
@@ -46,8 +58,7 @@ def stage(
         {
             "origin": origin.digest,
             "heads": str(origin.heads is not None),
-            "train": split.digest(f"{target}/train.parquet"),
-            "validation": split.digest(f"{target}/validation.parquet"),
+            **{part: split.digest(f"{target}/{part}.parquet") for part in parts},
             **{f"source {name}": split.digest(f"{name}/train.parquet") for name in sources},
             **{f"text of {part}": split.digest(f"{target}/{part}.parquet") for part in texts},
         },

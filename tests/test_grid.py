@@ -32,6 +32,12 @@ PARADIGMS: dict[str, list[dict[str, Any]]] = {
     "feature_extraction": [{}],
     "multi_task": [{}, {"lora": {}}, {"weights": "uncertainty", "freeze": 1}],
     "domain_adaptation": [{}, {"method": "mmd", "lora": {}}, {"method": "coral", "freeze": 1}],
+    "meta_learning": [
+        {"method": "maml", "steps": 3, "shots": 2, "queries": 1},
+        {"method": "fomaml", "steps": 3, "shots": 2, "queries": 1, "lora": {}},
+        {"method": "reptile", "steps": 3, "shots": 2, "queries": 1},
+        {"method": "prototypical", "steps": 3, "shots": 2, "queries": 1, "freeze": 1},
+    ],
 }
 """Kind -> the settings it is tried with."""
 GRID = [
@@ -64,7 +70,8 @@ def train(
     def stream(task: str, *, supervised: bool = True) -> Stream:
         application = learner.tasks[task]
         examples = application.encode(rows[task], learner.tokenizer, supervised=supervised)
-        return Stream(task, examples, pad_id=0, budget=64, seed=3)
+        classes = [application.classes(row) & set(application.labels) for row in rows[task]]
+        return Stream(task, examples, pad_id=0, budget=64, seed=3, classes=classes)
 
     folder.mkdir()
     target, *others = rows
@@ -75,7 +82,10 @@ def train(
         stream(target, supervised=False),
     )
     schedule = loop.Schedule(steps=3, learning_rate=1e-2, precision="float32")
-    loop.train(learner, paradigm, paradigm.plan(streams), schedule, folder)
+    for one in filter(None, (paradigm, paradigm.adaptation)):
+        (folder / one.kind).mkdir()
+        one.initialise(learner, streams)
+        loop.train(learner, one, one.plan(streams), schedule, folder / one.kind)
 
 
 def test_the_grid_is_whole() -> None:

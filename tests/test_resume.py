@@ -14,7 +14,7 @@ from tests.project import command, environment, graft, write_project
 
 pytestmark = pytest.mark.integration
 
-LONGER = ("--set", "source_training.epochs=20", "--set", "source_training.tokens_per_batch=256")
+LONGER = ("--set", "source_training.epochs=10", "--set", "source_training.tokens_per_batch=256")
 
 
 def weights(home: Path) -> dict[str, str]:

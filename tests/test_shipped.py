@@ -20,7 +20,7 @@ def small(name: str) -> list[str]:
     for source in pipeline.sources:
         sizes += [f"sources.{source}.labelled=200", f"sources.{source}.split.test=0.02"]
     target = f"target.{pipeline.target_name}"
-    return [*sizes, f"{target}.labelled=100", f"{target}.split.test=0.1"]
+    return [*sizes, f"{target}.labelled=100", f"{target}.split.test=0.06"]
 
 
 @pytest.fixture

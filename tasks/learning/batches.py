@@ -6,7 +6,7 @@ budget 64 tokens:  8 rows of 8 tokens | 4 rows of 16 | 1 row of 60
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import cast
@@ -88,10 +88,18 @@ class Stream:
     """An endless, repeatable sequence of batches over a set of examples of one task."""
 
     def __init__(
-        self, task: str, examples: Sequence[Example], *, pad_id: int, budget: int, seed: int
+        self,
+        task: str,
+        examples: Sequence[Example],
+        *,
+        pad_id: int,
+        budget: int,
+        seed: int,
+        classes: Sequence[Set[str]] = (),
     ) -> None:
-        """Plan nothing yet; `budget` is in padded tokens a batch."""
-        self.task, self.examples = task, examples
+        """Plan nothing yet; `budget` is in padded tokens a batch, `classes` the labels of each
+        example, which only drawing by label needs."""
+        self.task, self.examples, self.classes = task, examples, classes
         self.pad_id, self.budget, self.seed = pad_id, budget, seed
         self.lengths = np.array([len(e["input_ids"]) for e in examples])
         self.plan = lru_cache(maxsize=2)(self._plan)
@@ -126,6 +134,10 @@ class Stream:
         """The batch of a step."""
         epoch = self.epoch(step)
         rows = self.plan(epoch)[step - self.steps(epoch)]
+        return self.gather(rows)
+
+    def gather(self, rows: Sequence[int]) -> Batch:
+        """A batch of these rows."""
         return collate([self.examples[row] for row in rows], self.pad_id)
 
     def draw(self, step: int) -> tuple[str, Batch]:

@@ -215,8 +215,10 @@ class Paradigm(Objective, Protocol):
 
     frozen_backbone: ClassVar[bool]
     """Whether the backbone never changes, so that its outputs may be computed once."""
+    reads_target: ClassVar[bool]
+    """Whether it learns from the target's labelled rows."""
     reads_sources: ClassVar[bool]
-    """Whether it learns from the sources' rows beside the target's."""
+    """Whether it learns from the sources' rows."""
     reads_text: ClassVar[bool]
     """Whether it learns from the target's text, and so may do without the target's labels."""
 
@@ -228,11 +230,27 @@ class Paradigm(Objective, Protocol):
     def alone(self) -> Paradigm:
         """How `target_only` is trained: the same, or fine-tuning where this needs sources."""
 
+    @property
+    def adaptation(self) -> Paradigm | None:
+        """What takes its result to the target's labels; None: it learns from them itself."""
+
+    @property
+    def rows_per_label(self) -> int:
+        """So many rows of each of its labels a source must have."""
+
     def model_dump(self, *, mode: str) -> dict[str, Any]:
         """The configuration as JSON (pydantic's)."""
 
-    def complaints(self, domains: Collection[str], tasks: Collection[str]) -> Iterator[str]:
-        """What in its configuration does not go with the pipeline's domains and tasks."""
+    def complaints(self, domains: Mapping[str, int], tasks: Collection[str]) -> Iterator[str]:
+        """What in its configuration does not go with the pipeline.
+
+        Args:
+            domains: each domain's number of labels, the target's last.
+            tasks: the names of the tasks.
+        """
 
     def plan(self, streams: Streams) -> Plan:
         """What each step draws, and how many steps an epoch has."""
+
+    def initialise(self, learner: Learner, streams: Streams) -> None:
+        """Set what follows from the rows without training. Called once, before `prepare`."""

@@ -19,6 +19,7 @@ from tasks.learning.backbone import Backbone, load_backbone, load_tokenizer
 from tasks.learning.contracts import Application, Batch, Output
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
@@ -39,12 +40,14 @@ class Learner(nn.Module):
         self.heads = nn.ModuleDict({n: a.head(backbone.width) for n, a in tasks.items()})
         self.extras = nn.ModuleDict()
 
+    def represent(self, task: str, batch: Batch) -> Tensor:
+        """What the task's head reads: (B, H) or (B, S, H), kept from before or computed now."""
+        kept = batch.get("represented")
+        return self.tasks[task].represent(self.backbone, batch) if kept is None else kept
+
     def forward(self, task: str, batch: Batch) -> Output:
         """The task's loss, logits and features."""
-        application, representation = self.tasks[task], batch.get("represented")
-        if representation is None:
-            representation = application.represent(self.backbone, batch)
-        return application.respond(self.heads[task], representation, batch)
+        return self.tasks[task].respond(self.heads[task], self.represent(task, batch), batch)
 
     def save(self, folder: Path) -> None:
         """Write the learner; adapters must be merged and extras are not kept.

@@ -1,6 +1,7 @@
 """Fine-tuning: .grad = ∇ L_target(θ), starting from the source's θ.
 
 - gradual unfreezing and per-layer rates η_l = η · decay^(top − l): Howard and Ruder 2018 (ULMFiT)
+- a head of prototypes to start from: Snell et al. 2017; Triantafillou et al. 2020, Proto-MAML
 - layers frozen, LoRA: see `tuning.py`
 """
 
@@ -13,6 +14,7 @@ from pydantic import Field, model_validator
 from tasks.learning.paradigms.tuning import Tuning
 
 if TYPE_CHECKING:
+    from tasks.learning.batches import Streams
     from tasks.learning.learner import Learner
 
 
@@ -25,6 +27,9 @@ class FineTuning(Tuning):
     """Start with the head alone; free one more layer at a time, top first, over the first half."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer's learning rate is this times that of the layer above."""
+    head: Literal["inherit", "prototypes"] = "inherit"
+    """How the head starts: as the source left it, or untrained if it is the target's own; or such
+    that it answers with the nearest mean of the target's labelled rows."""
 
     @property
     def alone(self) -> FineTuning:
@@ -40,6 +45,15 @@ class FineTuning(Tuning):
                 "and layer_decay"
             )
         return self
+
+    def initialise(self, learner: Learner, streams: Streams) -> None:
+        """Put the prototypes into the head, where asked for."""
+        from tasks.learning.batches import Stream
+        from tasks.learning.prototypes import set_head
+
+        if self.head == "prototypes":
+            assert isinstance(streams.target, Stream)
+            set_head(learner, streams.target)
 
     def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
         """Head and top layer at `learning_rate`, each layer below at `layer_decay` times that."""

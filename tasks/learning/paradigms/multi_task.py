@@ -51,7 +51,7 @@ class MultiTask(Tuning):
         """Fine-tuning of as many layers."""
         return FineTuning(kind="fine_tuning", freeze=self.freeze, lora=self.lora)
 
-    def complaints(self, domains: Collection[str], tasks: Collection[str]) -> Iterator[str]:
+    def complaints(self, domains: Mapping[str, int], tasks: Collection[str]) -> Iterator[str]:
         """Shares of what is no domain, weights of what is no task, and some domain left out."""
         shares, weights = self.shares or {}, {} if self.weights == "uncertainty" else self.weights
         for name in sorted(set(shares) - set(domains)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.learning.contracts import Batch, Config, Draw
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tasks.learning.batches import Streams
-    from tasks.learning.contracts import Plan
+    from tasks.learning.contracts import Paradigm, Plan
     from tasks.learning.learner import Learner
 
 
@@ -19,12 +19,26 @@ class Supervised(Config):
     """Learn from the target's labels, a batch a step."""
 
     frozen_backbone: ClassVar[bool] = False
+    reads_target: ClassVar[bool] = True
     reads_sources: ClassVar[bool] = False
     reads_text: ClassVar[bool] = False
 
-    def complaints(self, domains: Collection[str], tasks: Collection[str]) -> Iterator[str]:
-        """What in this configuration does not go with the pipeline's domains and tasks."""
+    @property
+    def adaptation(self) -> Paradigm | None:
+        """None: the target's labels are learned at once."""
+        return None
+
+    @property
+    def rows_per_label(self) -> int:
+        """Any number will do."""
+        return 0
+
+    def complaints(self, domains: Mapping[str, int], tasks: Collection[str]) -> Iterator[str]:
+        """Nothing."""
         return iter(())
+
+    def initialise(self, learner: Learner, streams: Streams) -> None:
+        """Nothing."""
 
     def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
         """Everything that is not frozen, at one rate."""

@@ -1,0 +1,101 @@
+"""Small tasks drawn from larger ones: N labels, K rows of each to adapt on, Q to be judged on.
+
+Vinyals et al. 2016, "Matching Networks", section 2.2. Pure in (seed, step).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence, Set
+
+import numpy as np
+
+from tasks.learning.batches import Stream
+from tasks.learning.contracts import Draw
+
+
+class Episodes:
+    """A plan that draws, at each step, so many episodes, each from one stream."""
+
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        *,
+        steps: int,
+        at_once: int,
+        ways: int | None,
+        shots: int,
+        queries: int,
+    ) -> None:
+        """Args:
+        streams: where episodes are drawn from; each knows the labels of its rows.
+        steps: how many there are in all, since episodes have no epochs.
+        at_once: episodes a step.
+        ways: labels an episode has; None: all of its stream's.
+        shots: rows of each label to adapt on; a row with two labels counts for both.
+        queries: rows of each label to be judged on.
+        """
+        self.streams, self.at_once = streams, at_once
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self.seed = streams[0].seed
+        self._steps = steps
+
+    def steps(self, epochs: int) -> int:
+        """The same number for any number of epochs."""
+        return self._steps
+
+    def epoch(self, step: int) -> int:
+        """All steps are of one."""
+        return 0
+
+    def draw(self, step: int) -> Draw:
+        """{"support 0": ("books", batch), "query 0": ("books", batch), "support 1": …}"""
+        generator = np.random.default_rng([self.seed, step])
+        order = generator.permutation(len(self.streams))
+        draw = {}
+        for i in range(self.at_once):
+            stream = self.streams[order[i % len(order)]]
+            sets = draw_rows(stream.classes, self.shots, self.queries, self.ways, generator)
+            for role, rows in zip(("support", "query"), sets, strict=True):
+                draw[f"{role} {i}"] = (stream.task, stream.gather(rows))
+        return draw
+
+
+def draw_rows(
+    classes: Sequence[Set[str]],
+    shots: int,
+    queries: int,
+    ways: int | None,
+    generator: np.random.Generator,
+) -> tuple[list[int], list[int]]:
+    """Rows to adapt on and rows to be judged on, none in both.
+
+    Args:
+        classes: the labels of each row; rows without any are never drawn.
+        shots: rows of each label in the first set, more where a row has several labels.
+        queries: the same of the second, as far as there are rows left.
+        ways: how many labels; rows that have others as well are not drawn. None: all.
+        generator: what chance follows from.
+    """
+    known = sorted(set[str]().union(*classes))
+    drawn = known if ways is None else generator.choice(known, ways, replace=False).tolist()
+    order = [row for row in generator.permutation(len(classes)).tolist() if classes[row]]
+    order = [row for row in order if classes[row] <= set(drawn)]
+    support = _first(order, classes, drawn, shots)
+    used = set(support)
+    return support, _first([row for row in order if row not in used], classes, drawn, queries)
+
+
+def _first(
+    order: Sequence[int], classes: Sequence[Set[str]], labels: Sequence[str], count: int
+) -> list[int]:
+    """The rows, in order, that a label still lacks, until each label has `count`."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for row in order:
+        if any(seen[label] < count for label in classes[row]):
+            chosen.append(row)
+            seen.update(classes[row])
+            if all(seen[label] >= count for label in labels):
+                break
+    return chosen
