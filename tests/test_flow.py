@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tasks import progress
+from tasks.errors import DataRejected
 from tasks.load import load
-from tests.project import write_project, write_rows
+from tests.project import numbered, write_project, write_rows
+from tests.tiny import reviews
 
 pytestmark = pytest.mark.integration
 
@@ -211,3 +213,21 @@ def test_a_run_repeats_from_its_record(run: Run, capsys: pytest.CaptureFixture[s
     repeated = json.loads(capsys.readouterr().out)
     assert repeated["evaluation"] == first["evaluation"]
     assert repeated["run"] != first["run"]
+
+
+def test_a_start_is_learned_from_the_sources_alone(run: Run, project: Path) -> None:
+    """Meta-learning has a stage of its own, which new labels of the target do not repeat."""
+    write_rows(project / "films.jsonl", numbered(reviews(80, 9), "films"))
+    meta = (
+        "sources.films={path: films.jsonl}",
+        "source_training=null",
+        "paradigm={kind: meta_learning, steps: 2, shots: 2, queries: 2}",
+    )
+    result, cached = run(*meta)
+    assert not cached["transfer meta_learning"]
+    assert list(result["evaluation"]["systems"]) == ["majority", "target_only", "transfer"]
+    _, again = run(*meta, "target.products.labelled=20")
+    assert again["transfer meta_learning"]
+    assert not again["transfer transfer"]
+    with pytest.raises(DataRejected, match="an episode takes 104"):
+        run(*meta, "paradigm.shots=102")

@@ -19,8 +19,10 @@ def small(name: str) -> list[str]:
     sizes = ["training.epochs=1", "evaluation.resamples=200"]
     for source in pipeline.sources:
         sizes += [f"sources.{source}.labelled=200", f"sources.{source}.split.test=0.02"]
+    if pipeline.paradigm.kind == "meta_learning":
+        sizes.append("paradigm.steps=3")
     target = f"target.{pipeline.target_name}"
-    return [*sizes, f"{target}.labelled=100", f"{target}.split.test=0.06"]
+    return [*sizes, f"{target}.labelled=100", f"{target}.split.test=0.1"]
 
 
 @pytest.fixture
