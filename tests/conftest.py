@@ -48,4 +48,9 @@ def classification() -> TextClassification:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, so that no process is left with one when the others are done."""
-    items.sort(key=lambda item: item.get_closest_marker("integration") is None)
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("integration") is None,
+            item.path.name != "test_shipped.py",  # the longest of all
+        )
+    )

@@ -1,0 +1,196 @@
+"""The benchmark sets as pipelines: which source, which target, how many labels.
+
+Read from the folder that GRAFT_BENCHMARKS names; its READMEs have origins and licences. What the
+published protocols want in other files than the folder has (all rows of a domain in one, one task
+in one) is laid out under GRAFT_HOME first. From there on it is ordinary ingestion.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks import load, store
+from tasks.errors import ConfigError
+
+PIPELINES = Path(__file__).parents[1] / "pipelines.yaml"
+Cells = Iterator[tuple[str, dict[str, Any]]]
+"""Target -> a pipeline without its paradigm."""
+
+
+def benchmarks() -> Path:
+    """The folder with the benchmark sets.
+
+    Raises:
+        ConfigError: GRAFT_BENCHMARKS does not name one.
+    """
+    folder = Path(os.environ.get("GRAFT_BENCHMARKS", ""))
+    if not os.environ.get("GRAFT_BENCHMARKS") or not folder.is_dir():
+        raise ConfigError("GRAFT_BENCHMARKS must name the folder with the benchmark sets")
+    return folder
+
+
+def amazon() -> Cells:
+    """Twelve pairs: all labels of the source, the target's text alone, scored on all of it."""
+    domains = ("books", "dvd", "electronics", "kitchen")
+    label_rule = {"negative": [0], "positive": [1]}
+    whole = {
+        name: laid_out(
+            "amazon",
+            f"{name}.jsonl",
+            rows_of(sorted((folder("clf_amazon_blitzer") / name).iterdir())),
+        )
+        for name in domains
+    }
+    for source in domains:
+        for target in domains:
+            if source == target:
+                continue
+            tested = laid_out("amazon", f"{target}/test.jsonl", rows_of([whole[target]]))
+            read = {"label_rule": label_rule, "split": {"test": 0, "validation": 0}}
+            yield (
+                f"{source} {target}",
+                {
+                    "application": {
+                        "kind": "text_classification",
+                        "labels": ["negative", "positive"],
+                        "maximum_tokens": 320,
+                    },
+                    "sources": {source: {"path": str(whole[source]), **read}},
+                    "target": {
+                        f"{target}_text": {
+                            "path": str(tested.parent),
+                            **read,
+                            "labelled": 0,
+                            "read_test_text": True,
+                        }
+                    },
+                    "source_training": {
+                        "epochs": 3,
+                        "learning_rate": 5e-5,
+                        "tokens_per_batch": 4096,
+                    },
+                    "training": {"epochs": 1, "learning_rate": 5e-5, "tokens_per_batch": 4096},
+                    "evaluation": {"metric": "accuracy", "baselines": ["majority", "source_only"]},
+                },
+            )
+
+
+def arsc() -> Cells:
+    """Twelve targets with ten labelled rows each; sources: the tasks of the other domains."""
+    few = folder("fs_arsc_amazon")
+    read = {
+        "label_rule": {"negative": [-1], "positive": [1]},
+        "split": {"test": 0, "validation": 0},
+    }
+    sources = by_task(rows_of([few / "train.jsonl.gz"]))
+    support = by_task(rows_of([few / "target_support.jsonl"]))
+    test = by_task(rows_of([few / "test.jsonl.gz"]))
+    large = {
+        task: rows
+        for task, rows in sources.items()
+        if min(Counter(row["label"] for row in rows).values()) >= 20
+    }
+    paths = {task: laid_out("arsc", f"sources/{task}.jsonl", rows) for task, rows in large.items()}
+    for task, rows in support.items():
+        path = laid_out("arsc", f"{task}/train.jsonl", rows)
+        laid_out("arsc", f"{task}/test.jsonl", test[task])
+        yield (
+            task,
+            {
+                "application": {
+                    "kind": "text_classification",
+                    "labels": ["negative", "positive"],
+                    "maximum_tokens": 256,
+                },
+                "sources": {name: {"path": str(source), **read} for name, source in paths.items()},
+                "target": {task: {"path": str(path.parent), **read}},
+                "source_training": None,
+                "training": {"epochs": 20, "learning_rate": 5e-5, "dropout": 0},
+                "evaluation": {"metric": "accuracy", "baselines": ["majority", "target_only"]},
+            },
+        )
+
+
+def entities() -> Cells:
+    """News to politics, science, music, medicine and finance, at most 200 labelled sentences."""
+    crossner = folder("ner_crossner")
+    targets = {
+        **{name: crossner / name for name in ("politics", "science", "music")},
+        "medical": folder("ner_biomedical") / "ncbi_disease",
+        "finance": folder("ner_finance_sec") / "sec",
+    }
+    for name, path in targets.items():
+        yield (
+            name,
+            {
+                "application": {"kind": "ner", "labels": types(path)},
+                "sources": {
+                    "news": {
+                        "path": str(crossner / "conll2003"),
+                        "application": {"kind": "ner", "labels": types(crossner / "conll2003")},
+                        "labelled": 3000,
+                    }
+                },
+                "target": {name: {"path": str(path), "labelled": 200}},
+                "source_training": {"epochs": 2, "learning_rate": 1e-4, "dropout": 0},
+                "training": {"epochs": 10, "learning_rate": 1e-4, "dropout": 0},
+                "evaluation": {"baselines": ["majority", "target_only"]},
+            },
+        )
+
+
+def labels() -> Cells:
+    """The shipped `reviews` with 5 to 200 labels."""
+    for count in (5, 10, 20, 50, 100, 200):
+        pipeline = load.load(PIPELINES, "reviews", [f"target.products.labelled={count}"])
+        given = pipeline.model_dump(mode="json")
+        yield f"{count} labels", {key: given[key] for key in given.keys() - {"paradigm"}}
+
+
+SETS: Mapping[str, Callable[[], Cells]] = {
+    "amazon": amazon,
+    "arsc": arsc,
+    "entities": entities,
+    "labels": labels,
+}
+
+
+def folder(name: str) -> Path:
+    """A set's folder."""
+    return benchmarks() / name
+
+
+def rows_of(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """The rows of JSON Lines files, gz or not."""
+    for path in paths:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+def by_task(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """ "books.t2" -> its rows, under books_t2: a domain's name has no dot."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["task"].replace(".", "_"), []).append(row)
+    return found
+
+
+def laid_out(name: str, file: str, rows: Iterable[dict[str, Any]]) -> Path:
+    """Write rows to a file of a set's own folder under GRAFT_HOME."""
+    path = store.home() / "benchmarks" / name / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def types(path: Path) -> list[str]:
+    """The entity types that a set's test rows have."""
+    tags = {tag for row in rows_of(sorted(path.glob("test.jsonl*"))) for tag in row["tags"]}
+    return sorted({tag.partition("-")[2] for tag in tags} - {""})
