@@ -54,7 +54,6 @@ def stage(pipeline: Pipeline, rows: Mapping[str, store.Output]) -> Stage:
                 for name, domain in pipeline.domains.items()
             },
             "near_duplicates": pipeline.validation.near_duplicates,
-            "reads_text": pipeline.paradigm.reads_text,
             "rows_per_label": pipeline.paradigm.rows_per_label,
         },
         inputs={name: output.digest("rows.parquet") for name, output in rows.items()},
@@ -198,18 +197,16 @@ def check(
 
 
 def _check_needs(sets: Mapping[str, Mapping[str, Sequence[Row]]], pipeline: Pipeline) -> None:
-    """What the paradigm needs: text of the target, or so many rows of each label of a source."""
-    target, paradigm = pipeline.target_name, pipeline.paradigm
-    if paradigm.reads_text and not [*sets[target]["train"], *sets[target]["unlabelled"]]:
-        raise DataRejected(f"{target}: {paradigm.kind} needs text of the target to adapt to")
+    """As many rows of each of a source's labels as the paradigm takes at a time."""
+    needed = pipeline.paradigm.rows_per_label
     for name in pipeline.sources:
         application = pipeline.application_of(name)
         rows = Counter(c for row in sets[name]["train"] for c in application.classes(row))
         for label in application.labels:
-            if rows[label] < paradigm.rows_per_label:
+            if rows[label] < needed:
                 raise DataRejected(
                     f"{name}: {rows[label]} training rows have '{label}', but an episode takes "
-                    f"{paradigm.rows_per_label}; lower paradigm.shots or paradigm.queries"
+                    f"{needed}; lower paradigm.shots or paradigm.queries"
                 )
 
 

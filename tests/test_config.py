@@ -198,6 +198,16 @@ CROSS = [
     ("a range that is empty", "path: data/products",
      "path: data/products\n        label_rule: {negative: {minimum: 2, maximum: 1}}",
      ["minimum 2", "above maximum 1"]),
+    ("meta-learning with one task", "kind: fine_tuning", "kind: meta_learning",
+     ["there is one source", "paradigm.ways"]),
+    ("more labels an episode than there are", "kind: fine_tuning",
+     "kind: meta_learning\n      ways: 3", ["paradigm.ways is 3", "'movies' has 2 labels"]),
+    ("no labels of the target", "path: data/products",
+     "path: data/products\n        labelled: 0", ["labelled is 0", "fine_tuning needs labels"]),
+    ("LoRA on frozen layers", "kind: fine_tuning",
+     "kind: fine_tuning\n      freeze: 2\n      lora: {}", ["lora freezes the whole backbone", "without freeze"]),
+    ("weights of an unknown task", "kind: fine_tuning",
+     "kind: multi_task\n      weights: {news: 2}", ["paradigm.weights names 'news'"]),
 ]  # fmt: skip
 
 

@@ -18,15 +18,19 @@ from tasks.errors import DataRejected, SourceUnavailable
 Rows = list[dict[str, Any]]
 
 
-def pipeline(target: Mapping[str, Any] | None = None, **source: Any) -> Pipeline:
+def pipeline(
+    target: Mapping[str, Any] | None = None, paradigm: str = "fine_tuning", **source: Any
+) -> Pipeline:
     document = {
         "application": {"kind": "text_classification", "labels": ["negative", "positive"]},
         "backbone": {"path": "none"},
         "sources": {"movies": {"path": "none", **source}},
         "target": {"products": {"path": "none", **(target or {})}},
-        "paradigm": {"kind": "fine_tuning"},
+        "paradigm": {"kind": paradigm},
         "promotion": {"model": "reviews"},
     }
+    if paradigm == "meta_learning":
+        document["paradigm"] = {"kind": paradigm, "ways": 2, "shots": 9, "queries": 6}
     return Pipeline.model_validate_json(json.dumps(document))
 
 
@@ -274,6 +278,33 @@ def test_no_test_rows() -> None:
     """A target without test rows is refused: nothing could be measured."""
     with pytest.raises(DataRejected, match="products: no test rows"):
         run(pipeline({"split": {"test": 0}}), made("movies", 50), made("products", 50))
+
+
+def test_no_label_of_the_target() -> None:
+    """`labelled: 0` leaves nothing to train or stop by; the test rows' text may be read as well."""
+    everything = {"labelled": 0, "read_test_text": True}
+    for target in ({"labelled": 0}, everything):
+        output = run(
+            pipeline(target, "domain_adaptation"), made("movies", 200), made("products", 300)
+        )
+        found = sets(output, "products")
+        assert not found["train"]
+        assert not found["validation"]
+        assert {row["label"] for row in found["unlabelled"]} == {None}
+        assert (ids(found["test"]) <= ids(found["unlabelled"])) == (target is everything)
+        assert len(ids(found["test"]) | ids(found["unlabelled"])) == 300
+        assert {row["label"] for row in found["test"]} == {"negative", "positive"}
+
+
+def test_what_the_paradigm_needs() -> None:
+    """Text of the target to adapt to; as many rows of each label as an episode takes."""
+    tested = made("products", 40, split="test")
+    with pytest.raises(DataRejected, match="products: no training rows"):
+        run(pipeline({"labelled": 0}, "domain_adaptation"), made("movies", 200), tested)
+    movies = [row for row in made("movies", 200) if row["label"] == "positive" or row["row"] < 30]
+    with pytest.raises(DataRejected, match="have 'negative', but an episode takes 15; lower"):
+        run(pipeline(None, "meta_learning", split={"test": 0.3}), movies, made("products", 200))
+    run(pipeline(None, split={"test": 0.3}), movies, made("products", 200))
 
 
 def test_unlabelled_source_is_accepted() -> None:
