@@ -205,7 +205,8 @@ CROSS = [
     ("no labels of the target", "path: data/products",
      "path: data/products\n        labelled: 0", ["labelled is 0", "fine_tuning needs labels"]),
     ("LoRA on frozen layers", "kind: fine_tuning",
-     "kind: fine_tuning\n      freeze: 2\n      lora: {}", ["lora freezes the whole backbone", "without freeze"]),
+     "kind: fine_tuning\n      freeze: 2\n      lora: {}",
+     ["lora freezes the whole backbone", "without freeze"]),
     ("weights of an unknown task", "kind: fine_tuning",
      "kind: multi_task\n      weights: {news: 2}", ["paradigm.weights names 'news'"]),
 ]  # fmt: skip
