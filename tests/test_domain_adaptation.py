@@ -43,9 +43,9 @@ def shouted(count: int, seed: int) -> list[dict[str, str]]:
     return [{**row, "text": f"! ! ! {row['text']} ! ! !"} for row in reviews(count, seed)]
 
 
-def stream(learner: Learner, rows: Any, *, supervised: bool = True) -> Stream:
+def stream(learner: Learner, rows: Any, *, supervised: bool = True, budget: int = 128) -> Stream:
     examples = learner.tasks["reviews"].encode(rows, learner.tokenizer, supervised=supervised)
-    return Stream("reviews", examples, pad_id=0, budget=128, seed=1)
+    return Stream("reviews", examples, pad_id=0, budget=budget, seed=1)
 
 
 def streams(learner: Learner, labelled: int = 0) -> Streams:
@@ -201,6 +201,36 @@ def test_descent_brings_domains_together(measure: Any) -> None:
     assert apart()[1 if measure is coral else 0] < 0.3 * (
         covariances if measure is coral else means
     )
+
+
+def test_training_makes_the_domains_alike(
+    backbone: Path, classification: TextClassification, tmp_path: Path
+) -> None:
+    """A linear classifier tells them apart after training on the source alone, and hardly where
+    MMD was made small as well; the labels are learned all the same."""
+
+    def distance(weight: float) -> float:
+        torch.manual_seed(0)
+        learner = new_learner(backbone, {"reviews": classification})
+        learner.backbone.set_dropout(0.0)
+        given = Streams(
+            None,
+            "products",
+            {"movies": stream(learner, reviews(200), budget=512)},
+            stream(learner, shouted(200, 7), supervised=False, budget=512),
+        )
+        paradigm = adaptation(method="mmd", weight=weight)
+        folder = tmp_path / str(weight)
+        folder.mkdir()
+        schedule = loop.Schedule(steps=400, learning_rate=1e-3, precision="float32")
+        loop.train(learner, paradigm, paradigm.plan(given), schedule, folder)
+        assert prediction.score(learner, "reviews", reviews(200, 40))["accuracy"] > 0.95
+        source = prediction.pooled(learner, "reviews", reviews(300, 30))
+        target = prediction.pooled(learner, "reviews", shouted(300, 31))
+        return proxy_a_distance(source, target, 1)
+
+    assert distance(1e-9) > 1.5
+    assert distance(1.0) < 0.8
 
 
 def test_trains_on_the_targets_text(learner: Learner, tmp_path: Path) -> None:
