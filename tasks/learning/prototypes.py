@@ -14,6 +14,9 @@ from tasks.learning.contracts import IGNORED, Batch, Unfit
 from tasks.learning.learner import Learner
 from tasks.learning.prediction import TOKENS_PER_BATCH, evaluating
 
+UNSEEN = -1e4
+"""Bias of a label without a row."""
+
 
 def labelled(learner: Learner, task: str, batch: Batch) -> tuple[Tensor, Tensor]:
     """(P, H) representations and (P,) labels of a batch's P scored positions: texts, or words."""
@@ -50,8 +53,8 @@ def set_head(learner: Learner, stream: Stream) -> None:
         ]
         prototypes, present = means(*(torch.cat(parts) for parts in zip(*found, strict=True)))
     with torch.no_grad():
-        lengths = prototypes.square().sum(-1)
+        centre = prototypes.mean(0)  # taken off all alike: small logits, which bfloat16 can tell
         head.weight.zero_()
-        head.bias.fill_(-2 * float(lengths.max()) - 1)
-        head.weight[present] = 2 * prototypes
-        head.bias[present] = -lengths
+        head.bias.fill_(UNSEEN)
+        head.weight[present] = 2 * (prototypes - centre)
+        head.bias[present] = centre.square().sum() - prototypes.square().sum(-1)
