@@ -156,10 +156,13 @@ class Pretraining(Config):
 
 
 class EarlyStopping(Config):
-    """Stop when the validation score no longer rises, and keep the best weights."""
+    """Stop when the score that is watched no longer rises, and keep the best weights."""
 
     patience: PositiveInt = 2
     """Epochs without a better score before training stops."""
+    watch: Literal["labels", "text"] = "labels"
+    """labels: the metric on validation rows. text: how much the predictions say of the target's
+    unlabelled text (their mutual information), for a target without labels to choose by."""
 
 
 class Training(Config):
@@ -321,6 +324,13 @@ class Pipeline(Config):
                 raise Conflict(
                     place, "labelled is 0, but no source has the target's labels to learn from"
                 )
+        stopping = self.source_training.early_stopping if self.source_training else None
+        if stopping and stopping.watch == "text":
+            raise Conflict(
+                ("source_training", "early_stopping", "watch"),
+                "the source stage never reads the target's text, so it cannot watch it; accepted: "
+                "labels",
+            )
         labels_of = {name: len(self.application_of(name).labels) for name in self.domains}
         for complaint in self.paradigm.complaints(labels_of, tuple(self.tasks)):
             raise Conflict(("paradigm",), complaint)

@@ -96,7 +96,7 @@ def pretrain(
     Raises:
         ConfigError: the tokenizer has no mask token.
     """
-    from tasks.learning import loop
+    from tasks.learning import checkpoint, loop
     from tasks.learning.batches import Stream, Together
     from tasks.learning.masking import MaskedLanguageModelling
     from tasks.training import start
@@ -133,7 +133,7 @@ def pretrain(
     except Unfit as error:
         raise ConfigError(str(error)) from error
     learner.save(folder / "learner")
-    loop.forget_checkpoint(folder)
+    checkpoint.forget(folder)
 
 
 def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Stage:

@@ -8,15 +8,17 @@ training.json       steps, seconds, rows, tokens, trainable parameters, device, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import features, progress
+from tasks import progress
 from tasks.config import Pipeline, Training
 from tasks.errors import ConfigError, DataRejected
-from tasks.learning.contracts import Example, Paradigm, Row, Unfit
+from tasks.learning.contracts import Paradigm, Row, Unfit
+from tasks.streams import Encoder
+from tasks.validators import INFORMATION, validator
 
 if TYPE_CHECKING:
     from tasks.learning.batches import Stream
@@ -58,7 +60,7 @@ class Rows:
     sources: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """By domain: what paradigms that read sources learn from as well."""
     text: Sequence[Row] = ()
-    """The target's text, for paradigms that read it."""
+    """The target's text, for paradigms that read it and early stopping that watches it."""
 
 
 def fit(
@@ -88,56 +90,33 @@ def fit(
     """
     from accelerate import Accelerator
 
-    from tasks.learning import loop
-    from tasks.learning.batches import Stream, Streams, in_proportion
+    from tasks.learning import checkpoint, loop
+    from tasks.learning.batches import Streams, in_proportion
 
-    if not any([*rows.train.values(), *rows.sources.values()]):
-        raise DataRejected(f"{subject}: no labelled rows to train on")
-    if paradigm.reads_sources and not any(rows.sources.values()):
-        raise DataRejected(f"{subject}: {paradigm.kind} needs a source with labelled rows")
-    if paradigm.reads_text and not rows.text:
-        raise DataRejected(f"{subject}: no text of the target to adapt to")
-    if training.early_stopping and not any(rows.validation.values()):
-        raise ConfigError(
-            f"{subject}: early_stopping has no validation rows to watch; raise split.validation"
-        )
+    refuse(rows, paradigm, training, subject)
     learner = start(pipeline, origin)
+    learner.to(Accelerator().device)  # what follows from the rows is computed there
     learner.backbone.set_dropout(training.dropout)
-    if paradigm.frozen_backbone:
-        learner.to(Accelerator().device)  # where its features are computed
-
-    def encoded(task: str, found: Sequence[Row], *, supervised: bool = True) -> list[Example]:
-        examples = pipeline.tasks[task].encode(found, learner.tokenizer, supervised=supervised)
-        if paradigm.frozen_backbone:
-            return features.attached(learner, task, examples, origin.digest, subject)
-        return examples
-
-    def stream(task: str, found: Sequence[Row], *, supervised: bool = True) -> Stream:
-        application = pipeline.tasks[task]
-        return Stream(
-            task,
-            encoded(task, found, supervised=supervised),
-            pad_id=learner.tokenizer.pad_token_id,
-            budget=training.tokens_per_batch,
-            seed=pipeline.seed,
-            classes=[
-                application.classes(row) & set(application.labels) for row in found if supervised
-            ],
-        )
-
-    targets = [stream(task, found) for task, found in rows.train.items() if found]
-    sources = {n: stream(pipeline.task(n), found) for n, found in rows.sources.items() if found}
-    target = in_proportion(targets, pipeline.seed) if targets else None
+    frozen = origin.digest if paradigm.frozen_backbone else None
+    encoder = Encoder(pipeline, learner, training.tokens_per_batch, frozen, subject)
     kind = pipeline.application.kind
-    text = stream(kind, rows.text, supervised=False) if paradigm.reads_text else None
-    streams = Streams(target, pipeline.target_name, sources, text)
-    plan = paradigm.plan(streams)
-    watched = {
-        task: (encoded(task, found, supervised=False), found)
+    targets = [encoder.stream(task, found) for task, found in rows.train.items() if found]
+    streams = Streams(
+        in_proportion(targets, pipeline.seed) if targets else None,
+        pipeline.target_name,
+        {n: encoder.stream(pipeline.task(n), found) for n, found in rows.sources.items() if found},
+        encoder.stream(kind, rows.text, supervised=False) if paradigm.reads_text else None,
+    )
+    labelled = {
+        task: (encoder.examples(task, found, supervised=False), found)
         for task, found in rows.validation.items()
         if found
     }
+    stopping = training.early_stopping
+    by_text = stopping is not None and stopping.watch == "text"
+    text = encoder.examples(kind, rows.text, supervised=False) if by_text else []
     try:
+        plan = paradigm.plan(streams)
         paradigm.initialise(learner, streams)
         summary = loop.train(
             learner,
@@ -145,48 +124,34 @@ def fit(
             plan,
             schedule(training, plan.steps(training.epochs)),
             folder,
-            validate=validator(pipeline, watched) if watched else None,
-            metric=pipeline.metric,
+            validate=validator(pipeline, labelled, text) if labelled or text else None,
+            metric=INFORMATION if by_text else pipeline.metric,
             report=lambda step, steps, values: progress.step(subject, step, steps, values),
         )
     except Unfit as error:
         raise ConfigError(f"{subject}: {error}") from error
     learner.save(folder / "learner")
-    described = {
-        **summary,
-        **description(pipeline, learner, [*targets, *sources.values()], training),
-    }
+    learned = [*targets, *streams.sources.values()]
+    described = {**summary, **description(pipeline, learner, learned, training)}
     (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
-    loop.forget_checkpoint(folder)
+    checkpoint.forget(folder)
 
 
-def validator(
-    pipeline: Pipeline, watched: Mapping[str, tuple[Sequence[Example], Sequence[Row]]]
-) -> Callable[[Learner], dict[str, float]]:
-    """A function that scores a learner on validation rows: task -> encoded, and as they are.
-
-    Of several tasks it gives each one's scores, and the mean of those that decide as the
-    pipeline's metric, which early stopping watches.
-    """
-    from tasks.learning.prediction import score_examples
-
-    def validate(learner: Learner) -> dict[str, float]:
-        scores = {
-            task: score_examples(learner, task, examples, rows)
-            for task, (examples, rows) in watched.items()
-        }
-        if list(scores) == [pipeline.application.kind]:
-            return scores[pipeline.application.kind]
-        deciding = [
-            found[pipeline.metric if pipeline.metric in found else pipeline.tasks[task].metric]
-            for task, found in scores.items()
-        ]
-        return {
-            pipeline.metric: sum(deciding) / len(deciding),
-            **{f"{task}_{name}": x for task, found in scores.items() for name, x in found.items()},
-        }
-
-    return validate
+def refuse(rows: Rows, paradigm: Paradigm, training: Training, subject: str) -> None:
+    """Refuse rows that nothing can be learned from, or no early stopping watched on."""
+    if not any([*rows.train.values(), *rows.sources.values()]):
+        raise DataRejected(f"{subject}: no labelled rows to train on")
+    if paradigm.reads_sources and not any(rows.sources.values()):
+        raise DataRejected(f"{subject}: {paradigm.kind} needs a source with labelled rows")
+    if paradigm.reads_text and not rows.text:
+        raise DataRejected(f"{subject}: no text of the target to adapt to")
+    stopping = training.early_stopping
+    if stopping and stopping.watch == "text" and not rows.text:
+        raise DataRejected(f"{subject}: there is no text of the target for early_stopping to watch")
+    if stopping and stopping.watch == "labels" and not any(rows.validation.values()):
+        raise ConfigError(
+            f"{subject}: early_stopping has no validation rows to watch; raise split.validation"
+        )
 
 
 def schedule(training: Training, steps: int) -> Schedule:

@@ -26,10 +26,12 @@ def stage(
     task: str = pipeline.application.kind
     parts = ["train", "validation"] if paradigm.reads_target else []
     sources = list(pipeline.sources) if paradigm.reads_sources else []
-    texts = ["train", "unlabelled"] if paradigm.reads_text else []
     training = pipeline.training
     if not paradigm.reads_target:  # then no score of the target's tells when to stop
         training = training.model_copy(update={"early_stopping": None})
+    stopping = training.early_stopping
+    reads_text = paradigm.reads_text or (stopping is not None and stopping.watch == "text")
+    texts = ["train", "unlabelled"] if reads_text else []
 
     def compute(folder: Path) -> None:
         train, validation = (

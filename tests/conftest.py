@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads on
 quiet_libraries()
 
 from tasks.learning.applications.text_classification import TextClassification  # noqa: E402
+from tests.tiny import write_backbone  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for registry packages that all tests of a session share."""
     return tmp_path_factory.mktemp("packages")
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of two layers."""
+    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
 
 
 @pytest.fixture

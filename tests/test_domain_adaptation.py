@@ -18,12 +18,7 @@ from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.batches import Stream, Streams
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.paradigms.domain_adaptation import DomainAdaptation
-from tests.tiny import reviews, write_backbone
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
+from tests.tiny import reviews
 
 
 @pytest.fixture

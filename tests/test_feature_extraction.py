@@ -17,7 +17,7 @@ from tasks.learning.batches import Stream, Streams
 from tasks.learning.contracts import Example
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.paradigms.feature_extraction import FeatureExtraction
-from tests.tiny import reviews, write_backbone
+from tests.tiny import reviews
 
 PARADIGM = FeatureExtraction(kind="feature_extraction")
 NER = Ner(kind="ner", labels=("thing",))
@@ -26,11 +26,6 @@ SENTENCES = [
     {"tokens": "a great camera", "tags": "O O B-thing"},
     {"tokens": "so so", "tags": "O O"},
 ]
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tasks.learning.batches import Stream, Streams
 from tasks.learning.contracts import Application, Paradigm, Row
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.paradigms import AnyParadigm
-from tests.tiny import reviews, write_backbone
+from tests.tiny import reviews
 
 TAGGED: list[Row] = [
     {"tokens": f"the {word} was {opinion}", "tags": "O B-thing O O"}
@@ -52,11 +52,6 @@ def members(union: Any) -> dict[str, Callable[..., Any]]:
     """kind -> class, of a discriminated union."""
     classes = get_args(get_args(union)[0])
     return {get_args(one.model_fields["kind"].annotation)[0]: one for one in classes}
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
 
 
 def started(backbone: Path, tasks: dict[str, Application]) -> Learner:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.learning import loop
+from tasks.learning import checkpoint, loop
 from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.batches import Stream, Together
 from tasks.learning.contracts import Objective
@@ -142,7 +142,7 @@ def test_killed_and_resumed(
     seen: list[int] = []
     with pytest.raises(Killed):
         train(start(), tmp_path / "killed", report=kill_at(13), **options)
-    assert (tmp_path / "killed" / loop.CHECKPOINT).exists()
+    assert (tmp_path / "killed" / checkpoint.NAME).exists()
     resumed = start(seed=99)  # whatever it starts from, the checkpoint decides
     found = train(
         resumed, tmp_path / "killed", report=lambda step, *_: seen.append(step), **options
@@ -194,7 +194,7 @@ def test_partial_checkpoint_is_ignored(
     resumed = start()
     with pytest.raises(Killed):
         train(start(), tmp_path / "killed", report=kill_at(12))
-    partial = tmp_path / "killed" / f"{loop.CHECKPOINT}.partial"
+    partial = tmp_path / "killed" / f"{checkpoint.NAME}.partial"
     partial.write_bytes(b"PK half a checkp")
     train(resumed, tmp_path / "killed")
     assert same(weights(resumed), left_alone)
@@ -219,7 +219,7 @@ def test_line_cut_short(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_at_a_checkpoint(tmp_path: Path, start: Callable[..., Learner]) -> None:
     """A full disk is an OSError that says so: the store makes one line of it."""
-    (tmp_path / f"{loop.CHECKPOINT}.partial").symlink_to("/dev/full")
+    (tmp_path / f"{checkpoint.NAME}.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
         train(start(), tmp_path)
     assert caught.value.errno == errno.ENOSPC
@@ -230,7 +230,7 @@ def test_what_is_left(tmp_path: Path, start: Callable[..., Learner]) -> None:
     found = train(start(), tmp_path)
     again = train(start(), tmp_path)  # a kill while the result was being written loses nothing
     assert again["steps"] == found["steps"]
-    loop.forget_checkpoint(tmp_path)
+    checkpoint.forget(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [loop.METRICS]
     lines = [json.loads(x) for x in (tmp_path / loop.METRICS).read_text().splitlines()]
     steps = [line["step"] for line in lines]
@@ -457,6 +457,6 @@ def test_a_damaged_checkpoint_is_not_trusted(
     start: Callable[..., Learner], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A checkpoint that cannot be read is said so and left aside; training starts at step 0."""
-    (tmp_path / loop.CHECKPOINT).write_bytes(b"PK half of a file")
+    (tmp_path / checkpoint.NAME).write_bytes(b"PK half of a file")
     assert train(start(), tmp_path, steps=2)["steps"] == 2
     assert "starting over" in caplog.text

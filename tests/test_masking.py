@@ -14,15 +14,10 @@ from tasks.learning.batches import Stream, Together
 from tasks.learning.contracts import IGNORED
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.masking import MaskedLanguageModelling, mask_tokens
-from tests.tiny import reviews, write_backbone
+from tests.tiny import reviews
 
 MASK = 103
 VOCABULARY = 2000
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
 
 
 @pytest.fixture

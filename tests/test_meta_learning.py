@@ -22,14 +22,9 @@ from tasks.learning.learner import Learner, new_learner
 from tasks.learning.paradigms.fine_tuning import FineTuning
 from tasks.learning.paradigms.meta_learning import MetaLearning
 from tasks.learning.prototypes import means, set_head
-from tests.tiny import reviews, write_backbone
+from tests.tiny import reviews
 
 RATE = 0.3
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
 
 
 @pytest.fixture

@@ -16,15 +16,10 @@ from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.batches import Mixture, Stream, Streams, collate
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.paradigms.multi_task import PROBE, MultiTask, Probing, affinities
-from tests.tiny import reviews, write_backbone
+from tests.tiny import reviews
 
 NER = Ner(kind="ner", labels=("thing",))
 SENTENCES = [{"tokens": "the phone was bad", "tags": "O B-thing O O"}] * 8
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
 
 
 @pytest.fixture

@@ -11,7 +11,10 @@ from collections.abc import Sequence, Set
 import numpy as np
 
 from tasks.learning.batches import Stream
-from tasks.learning.contracts import Draw
+from tasks.learning.contracts import Draw, Unfit
+
+ATTEMPTS = 100
+"""Tries, until labels and an order of the rows are found that give each label rows enough."""
 
 
 class Episodes:
@@ -34,11 +37,19 @@ class Episodes:
         ways: labels an episode has; None: all of its stream's.
         shots: rows of each label to adapt on; a row with two labels counts for both.
         queries: rows of each label to be judged on.
+
+        Raises:
+            Unfit: a stream has not rows enough for one.
         """
         self.streams, self.at_once = streams, at_once
         self.ways, self.shots, self.queries = ways, shots, queries
         self.seed = streams[0].seed
         self._steps = steps
+        for stream in streams:  # at once, not in the middle of the training
+            try:
+                draw_rows(stream.classes, shots, queries, ways, np.random.default_rng(self.seed))
+            except Unfit as error:
+                raise Unfit(f"{stream.task}: {error}") from error
 
     def steps(self, epochs: int) -> int:
         """The same number for any number of epochs."""
@@ -73,23 +84,33 @@ def draw_rows(
     Args:
         classes: the labels of each row; rows without any are never drawn.
         shots: rows of each label in the first set, more where a row has several labels.
-        queries: the same of the second, as far as there are rows left.
+        queries: the same of the second.
         ways: how many labels; rows that have others as well are not drawn. None: all.
         generator: what chance follows from.
+
+    Raises:
+        Unfit: in ATTEMPTS tries no label had rows enough.
     """
     known = sorted(set[str]().union(*classes))
-    drawn = known if ways is None else generator.choice(known, ways, replace=False).tolist()
-    order = [row for row in generator.permutation(len(classes)).tolist() if classes[row]]
-    order = [row for row in order if classes[row] <= set(drawn)]
-    support = _first(order, classes, drawn, shots)
-    used = set(support)
-    return support, _first([row for row in order if row not in used], classes, drawn, queries)
+    for _ in range(ATTEMPTS):
+        drawn = set(known if ways is None else generator.choice(known, ways, replace=False))
+        order = generator.permutation(len(classes)).tolist()
+        eligible = [row for row in order if classes[row] and classes[row] <= drawn]
+        support = _first(eligible, classes, drawn, shots)
+        used = set(support)
+        query = _first([row for row in eligible if row not in used], classes, drawn, queries)
+        if support and query:
+            return support, query
+    raise Unfit(
+        f"an episode takes {shots} + {queries} rows of each of {ways or 'all'} labels and of no "
+        "other, and there are too few; lower paradigm.ways, shots or queries"
+    )
 
 
 def _first(
-    order: Sequence[int], classes: Sequence[Set[str]], labels: Sequence[str], count: int
+    order: Sequence[int], classes: Sequence[Set[str]], labels: Set[str], count: int
 ) -> list[int]:
-    """The rows, in order, that a label still lacks, until each label has `count`."""
+    """The rows, in order, that a label still lacks, until each has `count`; none if one has not."""
     seen: Counter[str] = Counter()
     chosen = []
     for row in order:
@@ -97,5 +118,5 @@ def _first(
             chosen.append(row)
             seen.update(classes[row])
             if all(seen[label] >= count for label in labels):
-                break
-    return chosen
+                return chosen
+    return []

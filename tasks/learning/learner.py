@@ -70,6 +70,12 @@ class Learner(nn.Module):
         self.heads.load_state_dict(own)
 
 
+def last_layer(head: nn.Module) -> nn.Linear:
+    """The linear layer that gives a head's logits."""
+    layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    return layers[-1]
+
+
 def load_learner(folder: Path, tasks: Mapping[str, Application]) -> Learner:
     """A saved learner, heads included."""
     learner = new_learner(folder / "backbone", tasks)

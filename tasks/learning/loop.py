@@ -7,25 +7,21 @@ checkpoint takes the very steps it would have taken.
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
-import pickle
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from tasks.learning import checkpoint
 from tasks.learning.batches import moved
+from tasks.learning.checkpoint import State
 from tasks.learning.contracts import Draw, Objective, Plan
 from tasks.learning.learner import Learner
 
-logger = logging.getLogger("graft")
-CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 LOG_EVERY = 10
 
@@ -45,34 +41,6 @@ class Schedule:
     precision: str = "auto"
     checkpoint_every: int = 100
     patience: int | None = None
-
-
-@dataclass
-class State:
-    """What a checkpoint keeps besides tensors."""
-
-    step: int = 0
-    best: float = -math.inf
-    best_step: int = -1
-    stale: int = 0
-    stopped: bool = False
-    seconds: float = 0.0
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
-    sums: dict[str, float] = field(default_factory=dict)
-    """What the steps since the last logged one gave, added up; one batch's value says little."""
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def collect(self, values: Mapping[str, float]) -> None:
-        """Add one step's values."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        """The means of what was collected, which starts anew."""
-        means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        self.sums, self.counts = {}, {}
-        return means
 
 
 def native_bfloat16() -> bool:
@@ -113,13 +81,16 @@ def train(
 ) -> dict[str, float]:
     """Train in place; the learner ends on the device it was trained on, adapters merged.
 
+    Of P processes each takes every P-th of the plan's draws, and a step is down the mean of their
+    gradients: as with DistributedDataParallel, P times the rows a step and a P-th of the steps.
+
     Args:
         learner: what is trained.
         objective: prepares the learner and fills `.grad`: a paradigm, or pretraining.
         plan: what each step draws, of the objective's making.
-        schedule: steps and rates.
+        schedule: how many draws, and rates.
         folder: where checkpoint.pt and metrics.jsonl are kept; what is there is resumed. The last
-            checkpoint stays until `forget_checkpoint`, so that nothing is lost while the caller
+            checkpoint stays until `checkpoint.forget`, so that nothing is lost while the caller
             writes the result.
         validate: scores the learner at each epoch's end, with dropout off.
         metric: the score of `validate` that early stopping watches.
@@ -134,37 +105,40 @@ def train(
     learner.to(engine.device)
     optimizer = _optimizer(learner, objective, schedule)
     rates = [group["lr"] for group in optimizer.param_groups]
-    state = _resume(learner, optimizer, folder)
-    log = _Log(folder / METRICS, state.step)
+    state = checkpoint.resume(learner, optimizer, folder)
+    writes = engine.is_main_process
+    log = _Log(folder / METRICS, state.step) if writes else None
     started = time.monotonic() - state.seconds
+    at_once = engine.num_processes
+    steps = math.ceil(schedule.steps / at_once)
 
-    while state.step < schedule.steps and not state.stopped:
-        torch.manual_seed(plan.seed * 1_000_003 + state.step)
-        factor = rate(state.step, schedule.steps, schedule.warmup)
+    while state.step < steps and not state.stopped:
+        number = state.step * at_once + engine.process_index  # of the plan's draws
+        torch.manual_seed(plan.seed * 1_000_003 + number)
+        factor = rate(state.step, steps, schedule.warmup)
         for group, peak in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = peak * factor
         learner.train()
-        objective.advance(learner, state.step / schedule.steps)
-        draw = plan.draw(state.step)
-        values = _step(learner, objective, draw, optimizer, schedule, engine)
+        objective.advance(learner, state.step / steps)
+        values = _step(learner, objective, plan.draw(number), optimizer, schedule, engine)
         values["learning_rate"] = rates[-1] * factor
         state.step += 1
         state.collect(values)
 
-        last = state.step == schedule.steps
-        epoch_ends = last or plan.epoch(state.step) > plan.epoch(state.step - 1)
+        last = state.step == steps
+        drawn = state.step * at_once
+        epoch_ends = last or plan.epoch(drawn) > plan.epoch(drawn - at_once)
         if validate is not None and epoch_ends:
             scores = validate(learner)
             values |= {f"validation_{name}": value for name, value in scores.items()}
             _watch(state, learner, scores[metric], schedule.patience)
-        if state.step % LOG_EVERY == 0 or epoch_ends:
+        if log and (state.step % LOG_EVERY == 0 or epoch_ends):
             log.write(state.step, values | state.means())
-        report(state.step, schedule.steps, values)
+        report(state.step, steps, values)
         state.seconds = time.monotonic() - started
-        if state.step % schedule.checkpoint_every == 0 and not last:
-            _checkpoint(state, learner, optimizer, folder)
+        if writes and (last or state.stopped or state.step % schedule.checkpoint_every == 0):
+            checkpoint.write(state, learner, optimizer, folder)
 
-    _checkpoint(state, learner, optimizer, folder)
     if schedule.patience is not None and state.weights:
         learner.load_state_dict(state.weights, strict=False)
     learner.backbone.merge_adapters()
@@ -180,15 +154,33 @@ def _step(
     schedule: Schedule,
     engine: Accelerator,
 ) -> dict[str, float]:
-    """Gradients, clipped, and one step of the optimizer."""
+    """Gradients, averaged over processes, clipped, and one step of the optimizer."""
     dtype = precision(schedule.precision)
     there = {role: (task, moved(batch, engine.device)) for role, (task, batch) in draw.items()}
     with torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
         values = objective.gradients(learner, there, engine.backward)
+    average_gradients(learner, engine)
     norm = engine.clip_grad_norm_(learner.parameters(), schedule.clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {**values, "gradient_norm": float(norm or 0)}
+
+
+def average_gradients(learner: Learner, engine: Accelerator) -> None:
+    """Make each `.grad` its mean over the processes; one that no process has stays None.
+
+    A paradigm may fill `.grad` without a backward pass of the learner (Reptile does), where
+    DistributedDataParallel's hooks would not be called: so it is done here, once.
+    """
+    if engine.num_processes == 1:
+        return
+    trained = [p for p in learner.parameters() if p.requires_grad]
+    has = torch.tensor([float(p.grad is not None) for p in trained], device=engine.device)
+    used = [p for p, any_has in zip(trained, engine.reduce(has).tolist(), strict=True) if any_has]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used])
+    means = engine.reduce(flat, "mean").split([p.numel() for p in used])
+    for parameter, mean in zip(used, means, strict=True):
+        parameter.grad = mean.view_as(parameter)
 
 
 def _optimizer(learner: Learner, objective: Objective, schedule: Schedule) -> torch.optim.Optimizer:
@@ -212,46 +204,6 @@ def _watch(state: State, learner: Learner, score: float, patience: int | None) -
     else:
         state.stale += 1
         state.stopped = state.stale >= patience
-
-
-def _checkpoint(
-    state: State, learner: Learner, optimizer: torch.optim.Optimizer, folder: Path
-) -> None:
-    """Write aside, then rename: a checkpoint is whole or not there."""
-    content: dict[str, Any] = {
-        "state": vars(state),
-        "learner": learner.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    partial = folder / f"{CHECKPOINT}.partial"
-    with partial.open("wb") as file:  # torch's own writer hides a full disk in a RuntimeError
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, folder / CHECKPOINT)
-
-
-def forget_checkpoint(folder: Path) -> None:
-    """For the caller, once it has written what the training was for."""
-    for name in (CHECKPOINT, f"{CHECKPOINT}.partial"):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _resume(learner: Learner, optimizer: torch.optim.Optimizer, folder: Path) -> State:
-    """Load the checkpoint in `folder`; without one, or with a damaged one, start at step 0."""
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return State()
-    try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        logger.warning("%s cannot be read (%s): starting over", path, str(error).splitlines()[0])
-        return State()
-    learner.load_state_dict(content["learner"])
-    optimizer.load_state_dict(content["optimizer"])
-    state = State(**content["state"])
-    logger.info("resuming from the checkpoint at step %d", state.step)
-    return state
 
 
 class _Log:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from tasks.learning.applications import bio, counts
+from tasks.learning.applications.heads import new_head
 from tasks.learning.contracts import (
     IGNORED,
     Batch,
@@ -49,6 +50,8 @@ class Ner(Config):
     """The entity types, without B- and I-."""
     maximum_tokens: Annotated[int, Field(gt=2)] = 256
     """Longer sentences are cut to so many sub-words; words beyond are tagged O."""
+    hidden: Annotated[int, Field(gt=0)] | None = None
+    """Width of the head's one hidden layer; null: the head is linear."""
     invalid_bio: Literal["repair", "refuse"] = "repair"
     """Tags such as O I-person: repair makes it O B-person; refuse sends the row to quarantine."""
 
@@ -88,10 +91,8 @@ class Ner(Config):
         return {tag.partition("-")[2] or tag for tag in row["tags"].split(" ")}
 
     def head(self, width: int) -> nn.Module:
-        """A linear classifier on each sub-word's state."""
-        from torch import nn
-
-        return nn.Linear(width, len(bio.tag_names(self.labels)))
+        """A classifier on each sub-word's state."""
+        return new_head(width, len(bio.tag_names(self.labels)), self.hidden)
 
     def encode(
         self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, supervised: bool = True

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from tasks.learning.applications import counts
+from tasks.learning.applications.heads import new_head
 from tasks.learning.contracts import (
     Batch,
     Config,
@@ -39,6 +40,8 @@ class TextClassification(Config):
     """The accepted labels, in the order of the model's outputs."""
     maximum_tokens: Annotated[int, Field(gt=2)] = 128
     """Longer texts are cut to so many tokens, counted with the tokenizer's special tokens."""
+    hidden: Annotated[int, Field(gt=0)] | None = None
+    """Width of the head's one hidden layer; null: the head is linear."""
 
     @property
     def metric(self) -> str:
@@ -65,10 +68,8 @@ class TextClassification(Config):
         return {row["label"]}
 
     def head(self, width: int) -> nn.Module:
-        """A linear classifier on the mean of the text's token states."""
-        from torch import nn
-
-        return nn.Linear(width, len(self.labels))
+        """A classifier on the mean of the text's token states."""
+        return new_head(width, len(self.labels), self.hidden)
 
     def encode(
         self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, supervised: bool = True

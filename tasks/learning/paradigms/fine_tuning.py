@@ -27,9 +27,10 @@ class FineTuning(Tuning):
     """Start with the head alone; free one more layer at a time, top first, over the first half."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer's learning rate is this times that of the layer above."""
-    head: Literal["inherit", "prototypes"] = "inherit"
-    """How the head starts: as the source left it, or untrained if it is the target's own; or such
-    that it answers with the nearest mean of the target's labelled rows."""
+    head: Literal["inherit", "prototypes", "zero"] = "inherit"
+    """How the target's head starts. inherit: as the source left it, or untrained where the target's
+    is its own. prototypes: such that it answers with the nearest mean of the target's labelled
+    rows. zero: its last layer at zero, which favours no label."""
 
     @property
     def alone(self) -> FineTuning:
@@ -47,13 +48,21 @@ class FineTuning(Tuning):
         return self
 
     def initialise(self, learner: Learner, streams: Streams) -> None:
-        """Put the prototypes into the head, where asked for."""
+        """Put the prototypes or the zeros into the head, where asked for."""
+        from torch import nn
+
         from tasks.learning.batches import Stream
+        from tasks.learning.learner import last_layer
         from tasks.learning.prototypes import set_head
 
+        if self.head == "inherit":
+            return
+        assert isinstance(streams.target, Stream)
         if self.head == "prototypes":
-            assert isinstance(streams.target, Stream)
             set_head(learner, streams.target)
+        else:
+            for parameter in last_layer(learner.heads[streams.target.task]).parameters():
+                nn.init.zeros_(parameter)
 
     def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
         """Head and top layer at `learning_rate`, each layer below at `layer_decay` times that."""

@@ -64,10 +64,10 @@ class MetaLearning(Tuning):
 
     @property
     def adaptation(self) -> FineTuning:
-        """Fine-tuning of the same weights, from the prototypes where those were learned."""
-        head: Literal["inherit", "prototypes"] = (
-            "prototypes" if self.method == "prototypical" else "inherit"
-        )
+        """Fine-tuning of the same weights; its head starts as it did in the episodes."""
+        head: Literal["inherit", "prototypes", "zero"] = "inherit" if self.ways is None else "zero"
+        if self.method == "prototypical":
+            head = "prototypes"
         return FineTuning(kind="fine_tuning", freeze=self.freeze, lora=self.lora, head=head)
 
     @property
@@ -155,7 +155,7 @@ class MetaLearning(Tuning):
     ) -> Tensor:
         """MAML, FOMAML or Reptile on one episode; () the query's loss, after the inner steps."""
         theta: Weights = {n: p for n, p in learner.named_parameters() if p.requires_grad}
-        start = theta if self.ways is None else {**theta, **zeroed(theta, task)}
+        start = theta if self.ways is None else {**theta, **zeroed(learner, task)}
         if self.method == "reptile":
             seen = [(support, query)[i % 2] for i in range(self.inner_steps)]
             phi = descended(learner, task, start, seen, self.inner_learning_rate)
@@ -215,22 +215,29 @@ def descended(
 
     With `through` they stay a function of the `weights` given; else they are new ones.
     """
+    import torch
+
     for batch in batches:
         found = gradients_of(loss_at(learner, task, weights, batch), weights, through=through)
         moved = {n: weights[n] - rate * gradient for n, gradient in found.items()}
         if not through:
             moved = {n: p.detach().requires_grad_() for n, p in moved.items()}
         weights = {**weights, **moved}
+        torch.clear_autocast_cache()  # else it keeps a cast of every step's weights
     return weights
 
 
-def zeroed(weights: Weights, task: str) -> Weights:
-    """A task's head at zero, which favours no label (Ye and Chao 2022, UNICORN-MAML)."""
+def zeroed(learner: Learner, task: str) -> Weights:
+    """A task's last layer at zero, which favours no label (Ye and Chao 2022, UNICORN-MAML)."""
     import torch
 
-    head = f"heads.{task}."
+    from tasks.learning.learner import last_layer
+
+    last = {id(p) for p in last_layer(learner.heads[task]).parameters()}
     return {
-        n: torch.zeros_like(p).requires_grad_() for n, p in weights.items() if n.startswith(head)
+        n: torch.zeros_like(p).requires_grad_()
+        for n, p in learner.named_parameters()
+        if id(p) in last
     }
 
 

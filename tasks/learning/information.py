@@ -1,0 +1,43 @@
+"""How much a learner's predictions say of unlabelled text: I(y; x) = H(E p) − E H(p).
+
+H entropy, E the mean over texts (or words). High where each prediction is sure and all of them
+together are varied. Bridle, Heading and MacKay 1991; to choose models without labels: Musgrave et
+al. 2022, "Three New Validators".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tasks.learning.batches import in_order, moved
+from tasks.learning.contracts import Batch, Example, Output
+from tasks.learning.learner import Learner
+from tasks.learning.prediction import TOKENS_PER_BATCH, evaluating
+
+
+def log_probabilities(output: Output, batch: Batch) -> Tensor:
+    """(P, C) log p of a batch's P predictions: one a text, or one a word."""
+    assert output.logits is not None
+    logs = output.logits.float().log_softmax(-1)
+    return logs[batch["words"] > 0] if logs.ndim == 3 else logs
+
+
+def information(learner: Learner, task: str, examples: Sequence[Example]) -> float:
+    """I(y; x) over these examples, as a share of the most it could be, log C."""
+    device = next(learner.parameters()).device
+    total, entropy, count = torch.zeros(()), 0.0, 0
+    with evaluating(learner):
+        for _, batch in in_order(
+            examples, pad_id=learner.tokenizer.pad_token_id, budget=TOKENS_PER_BATCH
+        ):
+            there = moved(batch, device)
+            logs = log_probabilities(learner(task, there), there).cpu()
+            total = total + logs.exp().sum(0)
+            entropy -= float((logs.exp() * logs).sum())
+            count += len(logs)
+    mean = total / count
+    return (float(-torch.xlogy(mean, mean).sum()) - entropy / count) / math.log(len(mean))
