@@ -74,8 +74,14 @@ def amazon() -> Cells:
                         "epochs": 3,
                         "learning_rate": 5e-5,
                         "tokens_per_batch": 4096,
+                        "dropout": 0,
                     },
-                    "training": {"epochs": 1, "learning_rate": 5e-5, "tokens_per_batch": 4096},
+                    "training": {
+                        "epochs": 1,
+                        "learning_rate": 5e-5,
+                        "tokens_per_batch": 4096,
+                        "dropout": 0,
+                    },
                     "evaluation": {"metric": "accuracy", "baselines": ["majority", "source_only"]},
                 },
             )

@@ -3,7 +3,8 @@
     python -m benchmarks.transfer arsc --paradigms fine_tuning meta_learning --seeds 13 14
 
 A cell that is done is not done again: its report is kept under GRAFT_HOME/benchmarks, its metrics
-and model are in MLflow as of any run. `--table` prints the tables of what is there.
+and model are in MLflow as of any run. `--table` prints the tables of what is there, `--write` puts
+them into RESULTS.md and MLflow.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
+from benchmarks import tables
 from benchmarks.sets import PIPELINES, SETS
 from flows.console import console, quiet_libraries
 from tasks import load, store
@@ -35,6 +35,7 @@ WAYS: Mapping[str, dict[str, Any]] = {
     "adversarial": {"paradigm": {"kind": "domain_adaptation"}},
     "mmd": {"paradigm": {"kind": "domain_adaptation", "method": "mmd"}},
     "coral": {"paradigm": {"kind": "domain_adaptation", "method": "coral"}},
+    "information": {"paradigm": {"kind": "domain_adaptation", "method": "information"}},
     "pretraining": {"paradigm": {"kind": "fine_tuning"}, "pretraining": {"steps": 300}},
     **{
         method: {"paradigm": {"kind": "meta_learning", "method": method, "freeze": 3}}
@@ -53,7 +54,12 @@ def main() -> None:
             run_cells(options)
         except GraftError as error:
             sys.exit(f"benchmarks.transfer: {error}")
-    print(tables(options.set))
+    cells = cells_of(options.set)
+    text = tables.tables(cells)
+    print(text)
+    if options.write:
+        tables.write(options.set, text)
+        tables.track(options.set, text, cells)
 
 
 def parse() -> argparse.Namespace:
@@ -67,6 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="PATH=VALUE",
                         help="settings for every cell, such as paradigm.steps=60")  # fmt: skip
     parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument("--write", action="store_true", help="the tables to RESULTS.md and MLflow")
     return parser.parse_args()
 
 
@@ -89,7 +96,14 @@ def run_cells(options: argparse.Namespace) -> None:
                         continue
                     console.print(f"[bold]{options.set}: {target}, {way}, seed {seed}[/bold]")
                     report = transfer(f"benchmark-{options.set}", pipeline)["evaluation"]
-                    cell = {"target": target, "way": way, "seed": seed, "report": report}
+                    cell = {
+                        "target": target,
+                        "way": way,
+                        "settings": ", ".join(options.overrides),
+                        "code": store.code_version()[:8],
+                        "seed": seed,
+                        "report": report,
+                    }
                     partial = path.with_suffix(".partial")
                     partial.write_text(json.dumps(cell), encoding="utf-8")
                     partial.rename(path)
@@ -108,10 +122,10 @@ def built(options: argparse.Namespace, given: dict[str, Any], way: str, seed: in
         {"backbone": backbone, "promotion": {"model": f"benchmark-{options.set}"}},
         load.merge(given, {**WAYS[way], "seed": seed}),
     )
-    path = store.home() / "benchmarks" / "pipelines.json"  # JSON is YAML
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"pipelines": {options.set: whole}}, indent=1), encoding="utf-8")
-    return load.load(path, options.set, options.overrides)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "pipelines.json"  # JSON is YAML
+        path.write_text(json.dumps({"pipelines": {options.set: whole}}), encoding="utf-8")
+        return load.load(path, options.set, options.overrides)
 
 
 def cell_path(name: str, target: str, way: str, seed: int, pipeline: Pipeline) -> Path:
@@ -122,57 +136,11 @@ def cell_path(name: str, target: str, way: str, seed: int, pipeline: Pipeline) -
     return folder / f"{target.replace(' ', '-')}-{way}-{seed}-{digest}.json"
 
 
-def tables(name: str) -> str:
-    """Markdown: a line a paradigm, over all its cells; then a line a cell."""
+def cells_of(name: str) -> list[dict[str, Any]]:
+    """The cells of a set that are there, oldest first."""
     folder = store.home() / "benchmarks" / "cells" / name
-    cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    if not cells:
-        return f"No cell of {name} is there yet."
-    metric = cells[0]["report"]["metric"]
-    ways = sorted({cell["way"] for cell in cells}, key=list(WAYS).index)
-    baselines = sorted({b for cell in cells for b in cell["report"]["gains"]})
-    lines = [
-        f"| paradigm | cells | {metric} | "
-        + " | ".join(f"gain over {b} (95% interval over cells)" for b in baselines)
-        + " |",
-        "|---|---|---|" + "---|" * len(baselines),
-    ]
-    for way in ways:
-        own = [cell for cell in cells if cell["way"] == way]
-        found = mean(score(cell, "transfer") for cell in own)
-        gains = [
-            over_cells([cell["report"]["gains"][b]["value"] for cell in own]) for b in baselines
-        ]
-        lines.append(f"| {way} | {len(own)} | {found:.4f} | {' | '.join(gains)} |")
-    return "\n".join([*lines, "", *each(cells, baselines, metric)])
-
-
-def each(cells: Sequence[dict[str, Any]], baselines: Sequence[str], metric: str) -> Iterator[str]:
-    """A line a cell: the scores of all systems, the transfer's with its interval."""
-    yield f"| target | paradigm | seed | {' | '.join(baselines)} | transfer, {metric} |"
-    yield "|---|---|---|" + "---|" * len(baselines) + "---|"
-    for cell in cells:
-        others = " | ".join(f"{score(cell, b):.3f}" for b in baselines)
-        own = cell["report"]["systems"]["transfer"][metric]
-        yield (
-            f"| {cell['target']} | {cell['way']} | {cell['seed']} | {others} | "
-            f"{own['value']:.3f} ({own['low']:.3f} to {own['high']:.3f}) |"
-        )
-
-
-def score(cell: dict[str, Any], system: str) -> float:
-    """A system's score in a cell."""
-    report = cell["report"]
-    return float(report["systems"][system][report["metric"]]["value"])
-
-
-def over_cells(gains: Sequence[float]) -> str:
-    """The mean gain, and its bootstrap interval over the cells; the cells are what varies."""
-    if len(gains) < 3:
-        return f"{mean(gains):+.4f}"
-    drawn = np.random.default_rng(0).choice(gains, (10_000, len(gains))).mean(1)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return f"{mean(gains):+.4f} ({low:+.4f} to {high:+.4f})"
+    paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 if __name__ == "__main__":

@@ -31,7 +31,12 @@ PARADIGMS: dict[str, list[dict[str, Any]]] = {
     "fine_tuning": [{}, {"freeze": 1}, {"lora": {}}, {"gradual_unfreezing": True}],
     "feature_extraction": [{}],
     "multi_task": [{}, {"lora": {}}, {"weights": "uncertainty", "freeze": 1}],
-    "domain_adaptation": [{}, {"method": "mmd", "lora": {}}, {"method": "coral", "freeze": 1}],
+    "domain_adaptation": [
+        {},
+        {"method": "mmd", "lora": {}},
+        {"method": "coral", "freeze": 1},
+        {"method": "information"},
+    ],
     "meta_learning": [
         {"method": "maml", "steps": 3, "shots": 2, "queries": 1},
         {"method": "fomaml", "steps": 3, "shots": 2, "queries": 1, "lora": {}},

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tasks.learning.information import mutual_information
+
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Widths of the Gaussians, in units of the mean squared distance."""
 
@@ -61,6 +63,19 @@ class Distance(nn.Module):
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """(B, H) and (B', H) -> () λ times the distance."""
         return self.strength * self.measure(source, target)
+
+
+class Uncertainty(nn.Module):
+    """What predictions on the target's text lack in information; it asks nothing of the source."""
+
+    def __init__(self) -> None:
+        """Nothing to learn."""
+        super().__init__()
+        self.strength = 0.0
+
+    def forward(self, logs: Tensor) -> Tensor:
+        """(P, C) log p of the target's text -> () −λ times their mutual information."""
+        return -self.strength * mutual_information(logs)
 
 
 def mmd(source: Tensor, target: Tensor) -> Tensor:

@@ -26,18 +26,21 @@ def log_probabilities(output: Output, batch: Batch) -> Tensor:
     return logs[batch["words"] > 0] if logs.ndim == 3 else logs
 
 
+def mutual_information(logs: Tensor) -> Tensor:
+    """(P, C) log p -> () H(mean p) − mean H(p), in nats."""
+    mean = logs.exp().mean(0)
+    return (logs.exp() * logs).sum(-1).mean() - torch.xlogy(mean, mean).sum()
+
+
 def information(learner: Learner, task: str, examples: Sequence[Example]) -> float:
     """I(y; x) over these examples, as a share of the most it could be, log C."""
     device = next(learner.parameters()).device
-    total, entropy, count = torch.zeros(()), 0.0, 0
+    found = []
     with evaluating(learner):
         for _, batch in in_order(
             examples, pad_id=learner.tokenizer.pad_token_id, budget=TOKENS_PER_BATCH
         ):
             there = moved(batch, device)
-            logs = log_probabilities(learner(task, there), there).cpu()
-            total = total + logs.exp().sum(0)
-            entropy -= float((logs.exp() * logs).sum())
-            count += len(logs)
-    mean = total / count
-    return (float(-torch.xlogy(mean, mean).sum()) - entropy / count) / math.log(len(mean))
+            found.append(log_probabilities(learner(task, there), there).cpu())
+        logs = torch.cat(found)
+        return float(mutual_information(logs)) / math.log(logs.shape[-1])

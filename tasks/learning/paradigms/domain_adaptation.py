@@ -6,6 +6,8 @@
 - mmd: L_domain = mean k(s, s') + mean k(t, t') - 2 mean k(s, t), k a sum of Gaussians. Gretton et
   al. 2012, eq. 3; Long et al. 2015 (DAN)
 - coral: L_domain = ‖C_s - C_t‖² / 4H², C covariances. Sun and Saenko 2016, eq. 1
+- information: L_domain = mean H(p) - H(mean p), p the predictions on the target's text, H entropy:
+  each is to be sure, all together varied. Shi and Sha 2012; Liang et al. 2020 (SHOT), eq. 3
 
 f is the pooled feature of a text: of the whole sentence, also where each word has a label.
 """
@@ -25,22 +27,24 @@ from tasks.learning.paradigms.tuning import Tuning
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tasks.learning.alignment import Discriminator, Distance
+    from tasks.learning.alignment import Discriminator, Distance, Uncertainty
     from tasks.learning.batches import Streams
     from tasks.learning.contracts import Plan
     from tasks.learning.learner import Learner
 
 
 class DomainAdaptation(Tuning):
-    """Learn the sources' labels while the features of source and target are made alike."""
+    """Learn the sources' labels while source and target are made alike, or the target is told
+    apart by the labels."""
 
     reads_sources: ClassVar[bool] = True
     reads_text: ClassVar[bool] = True
 
     kind: Literal["domain_adaptation"]
     """The paradigm."""
-    method: Literal["adversarial", "mmd", "coral"] = "adversarial"
-    """What makes the features alike."""
+    method: Literal["adversarial", "mmd", "coral", "information"] = "adversarial"
+    """What the target's text is learned from: its features are made like the sources' against an
+    adversary, by mmd or by coral; or predictions on it are made sure and varied (information)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """λ, or what it rises to, on the domain loss."""
     hidden: Annotated[int, Field(gt=0)] = 256
@@ -52,12 +56,14 @@ class DomainAdaptation(Tuning):
         return FineTuning(kind="fine_tuning", freeze=self.freeze, lora=self.lora)
 
     def prepare(self, learner: Learner) -> None:
-        """Besides freezing: a discriminator, or the distance in its place."""
-        from tasks.learning.alignment import Discriminator, Distance, coral, mmd
+        """Besides freezing: a discriminator, or what stands in its place."""
+        from tasks.learning.alignment import Discriminator, Distance, Uncertainty, coral, mmd
 
         super().prepare(learner)
         if self.method == "adversarial":
             learner.extras["domain"] = Discriminator(learner.backbone.width, self.hidden)
+        elif self.method == "information":
+            learner.extras["domain"] = Uncertainty()
         else:
             learner.extras["domain"] = Distance({"mmd": mmd, "coral": coral}[self.method])
 
@@ -67,9 +73,8 @@ class DomainAdaptation(Tuning):
 
     def advance(self, learner: Learner, progress: float) -> None:
         """λ rises, since the discriminator knows nothing at first."""
-        cast("Discriminator | Distance", learner.extras["domain"]).strength = self.strength(
-            progress
-        )
+        domain = cast("Discriminator | Distance | Uncertainty", learner.extras["domain"])
+        domain.strength = self.strength(progress)
 
     def plan(self, streams: Streams) -> Plan:
         """A batch of the sources and one of the target's text; one of its labels, if it has any."""
@@ -86,8 +91,13 @@ class DomainAdaptation(Tuning):
         self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]
     ) -> dict[str, float]:
         """∇ of the sources' loss, the domain loss, and the target's loss where it has labels."""
+        from tasks.learning.information import log_probabilities
+
         source, text = learner(*draw["source"]), learner(*draw["text"])
-        domain = learner.extras["domain"](source.features, text.features)
+        if self.method == "information":
+            domain = learner.extras["domain"](log_probabilities(text, draw["text"][1]))
+        else:
+            domain = learner.extras["domain"](source.features, text.features)
         total = source.loss + domain
         values = {"loss_source": float(source.loss.detach()), "loss_domain": float(domain.detach())}
         if "target" in draw:
