@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import tables
 from benchmarks.sets import PIPELINES, SETS
-from flows.console import console, quiet_libraries
+from flows.console import console, quiet_libraries, set_verbosity
 from tasks import load, store
 from tasks.config import Pipeline
 from tasks.errors import GraftError
@@ -49,6 +49,7 @@ def main() -> None:
     """Run what was asked for, then print the tables."""
     options = parse()
     quiet_libraries()
+    set_verbosity(0)
     if not options.table:
         try:
             run_cells(options)
@@ -81,6 +82,8 @@ def run_cells(options: argparse.Namespace) -> None:
     """Every cell that is not there yet, in one Prefect session."""
     from flows.server import prefect_server
 
+    with store.writing(store.home()):
+        store.home().mkdir(parents=True, exist_ok=True)
     with prefect_server() as ready:
         from flows.transfer import transfer
 

@@ -328,8 +328,8 @@ class Pipeline(Config):
         if stopping and stopping.watch == "text":
             raise Conflict(
                 ("source_training", "early_stopping", "watch"),
-                "the source stage never reads the target's text, so it cannot watch it; accepted: "
-                "labels",
+                "source_training.early_stopping.watch: the source stage never reads the target's "
+                "text; accepted: labels",
             )
         labels_of = {name: len(self.application_of(name).labels) for name in self.domains}
         for complaint in self.paradigm.complaints(labels_of, tuple(self.tasks)):

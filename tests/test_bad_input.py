@@ -156,6 +156,9 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "nothing to stop early by": (
         edit("training: {epochs: 2", "training: {early_stopping: {patience: 1}, epochs: 2"),
         ["early_stopping", "split.validation"]),
+    "a source that would watch the target": (
+        edit("checkpoint_every: 5", "early_stopping: {watch: text}"),
+        ["source_training.early_stopping.watch", "labels"]),
     "longer than the backbone takes": (
         edit("kind: text_classification", "kind: text_classification, maximum_tokens: 4096"),
         ["maximum_tokens", "4096", "512"]),

@@ -14,8 +14,10 @@ from torch.nn import functional
 
 from tasks.learning import loop, prediction
 from tasks.learning.alignment import Discriminator, Distance, Reversal, coral, mmd, proxy_a_distance
+from tasks.learning.applications.ner import Ner
 from tasks.learning.applications.text_classification import TextClassification
-from tasks.learning.batches import Stream, Streams
+from tasks.learning.batches import Stream, Streams, collate
+from tasks.learning.information import information, log_probabilities, mutual_information
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.paradigms.domain_adaptation import DomainAdaptation
 from tests.tiny import reviews
@@ -155,6 +157,47 @@ def test_gradients(learner: Learner, method: str) -> None:
     largest = float(difference.abs().max())
     assert largest > 1e-8
     torch.testing.assert_close(difference, 2 * (half - none), atol=0.05 * largest, rtol=0.05)
+
+
+def test_information_by_hand() -> None:
+    """log C where each prediction is sure and all are evenly spread; 0 where all are alike."""
+    sure = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).log()
+    assert float(mutual_information(sure.clamp(min=-100))) == pytest.approx(math.log(2))
+    assert float(mutual_information(torch.full((5, 3), 1 / 3).log())) == pytest.approx(0, abs=1e-6)
+    p = torch.tensor([[0.9, 0.1], [0.6, 0.4]])
+    mean = torch.tensor([0.75, 0.25])
+    expected = -(mean * mean.log()).sum() + (p * p.log()).sum(-1).mean()
+    torch.testing.assert_close(mutual_information(p.log()), expected)
+
+
+def test_information_reaches_head_and_backbone(learner: Learner) -> None:
+    """.grad = ∇ L_source − λ ∇ I(predictions on the target's text)."""
+    paradigm = adaptation(method="information")
+    paradigm.prepare(learner)
+    draw = paradigm.plan(streams(learner)).draw(0)
+    paradigm.advance(learner, 0.1)
+    values = paradigm.gradients(learner, draw, Tensor.backward)
+    parameters = [learner.heads["reviews"].weight, learner.backbone.layers()[0].output.dense.weight]
+    found = [p.grad.clone() for p in parameters]
+    logits = learner(*draw["text"]).logits
+    gained = mutual_information(logits.log_softmax(-1))
+    loss = learner(*draw["source"]).loss - paradigm.strength(0.1) * gained
+    for one, expected in zip(found, torch.autograd.grad(loss, parameters), strict=True):
+        torch.testing.assert_close(one, expected)
+    assert values["loss_domain"] == pytest.approx(float(-paradigm.strength(0.1) * gained))
+
+
+def test_padding_says_nothing_of_words(backbone: Path) -> None:
+    """Of a tagged text its words count, not its padding, nor a word's further sub-words."""
+    ner = Ner(kind="ner", labels=("thing",))
+    learner = new_learner(backbone, {"ner": ner})
+    rows = [{"tokens": "the phone was bad", "tags": "O O O O"}, {"tokens": "so", "tags": "O"}]
+    batch = collate(ner.encode(rows, learner.tokenizer, supervised=False), 0)
+    assert log_probabilities(learner("ner", batch), batch).shape == (5, 3)
+    long, short = (ner.encode([row], learner.tokenizer, supervised=False) for row in rows)
+    alone = information(learner, "ner", long)
+    assert information(learner, "ner", [*long, *long]) == pytest.approx(alone, abs=1e-6)
+    assert information(learner, "ner", [*long, *short]) != pytest.approx(alone, abs=1e-6)
 
 
 def test_labels_of_the_target_are_used(learner: Learner) -> None:

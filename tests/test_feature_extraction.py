@@ -15,7 +15,7 @@ from tasks.learning.applications.ner import Ner
 from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.batches import Stream, Streams
 from tasks.learning.contracts import Example
-from tasks.learning.learner import Learner, new_learner
+from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.paradigms.feature_extraction import FeatureExtraction
 from tests.tiny import reviews
 
@@ -97,3 +97,25 @@ def test_a_damaged_file_is_made_again(learner: Learner, home: Path) -> None:
     path.write_bytes(b"damaged")
     assert np.array_equal(kept(learner, "reviews", reviews(10))[0]["represented"], first)
     assert store.intact(path.parent)
+
+
+def test_a_head_with_a_hidden_layer(backbone: Path, tmp_path: Path) -> None:
+    """It is trained on the kept features alone, saved and loaded like a linear one."""
+    application = TextClassification(
+        kind="text_classification", labels=("negative", "positive"), hidden=64
+    )
+    torch.manual_seed(0)
+    learner = new_learner(backbone, {"reviews": application})
+    assert [type(layer).__name__ for layer in learner.heads["reviews"]] == [
+        "Linear", "GELU", "Linear",
+    ]  # fmt: skip
+    rows = reviews(40)
+    before = {n: p.detach().clone() for n, p in learner.backbone.named_parameters()}
+    train(learner, kept(learner, "reviews", rows), tmp_path)
+    assert all(p.equal(before[n]) for n, p in learner.backbone.named_parameters())
+    assert prediction.score(learner, "reviews", rows)["accuracy"] > 0.9
+    learner.save(tmp_path / "learner")
+    served = load_learner(tmp_path / "learner", {"reviews": application})
+    assert prediction.predict(served, "reviews", rows) == prediction.predict(
+        learner, "reviews", rows
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def run(project: Path, shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
         return result, dict(seen)
 
     return go
+
+
+def mtime(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 SOURCE = {"ingest movies", "validate movies", "source movies"}
@@ -231,3 +236,23 @@ def test_a_start_is_learned_from_the_sources_alone(run: Run, project: Path) -> N
     assert not again["transfer transfer"]
     with pytest.raises(DataRejected, match="an episode takes 104"):
         run(*meta, "paradigm.shots=102")
+
+
+def test_early_stopping_without_labels_of_the_target(run: Run, shared_home: Path) -> None:
+    """`watch: text` scores each epoch by the target's text alone, and keeps the best."""
+    run(
+        "target.products.labelled=0",
+        "paradigm={kind: domain_adaptation, method: information}",
+        "training.epochs=6",
+        "training.early_stopping={patience: 1, watch: text}",
+    )
+    newest = max((shared_home / "artifacts" / "transfer").glob("*/metrics.jsonl"), key=mtime)
+    lines = [json.loads(line) for line in newest.open()]
+    scores = [x["validation_information"] for x in lines if "validation_information" in x]
+    assert scores
+    assert all(0 <= score <= 1 for score in scores)
+    assert not any("validation_macro_f1" in line for line in lines)
+    # It went on for as long as the score rose, and for one epoch more where that was not the last.
+    falls = [b <= a for a, b in pairwise(scores)]
+    assert not any(falls[:-1])
+    assert len(scores) == 6 or falls[-1]

@@ -229,6 +229,58 @@ def test_rows_with_several_labels_or_none() -> None:
         assert not {2, 5} & {*support, *query}
 
 
+def test_labels_without_rows_enough_are_drawn_again() -> None:
+    """With `ways`: x and y hardly ever stand alone, so every episode is about z and one of them."""
+    classes = [{"x", "y"}] * 30 + [{"x"}] * 3 + [{"y"}] * 3 + [{"z"}] * 30
+    for seed in range(30):
+        support, query = draw_rows(classes, 1, 1, 2, np.random.default_rng(seed))
+        for rows in (support, query):
+            assert len(set[str]().union(*(classes[i] for i in rows))) == 2
+        assert not set(support) & set(query)
+
+
+def test_episodes_that_cannot_be_are_refused_before_training(learner: Learner) -> None:
+    """Every tagged sentence has an O as well, so none is of one label alone."""
+    given = stream(learner, 1)
+    given.classes = [{"x", "y"}] * 40
+    with pytest.raises(Unfit, match=r"reviews: an episode takes 2 \+ 2 rows of each of 1 labels"):
+        Episodes([given], steps=9, at_once=1, ways=1, shots=2, queries=2)
+
+
+def test_the_adaptations_head_starts_as_the_episodes_did(learner: Learner) -> None:
+    """At zero with `ways`; a head with a hidden layer keeps that, or it could not learn."""
+    paradigm = meta(method="fomaml", ways=2)
+    assert paradigm.adaptation.head == "zero"
+    assert meta(method="prototypical", ways=2).adaptation.head == "prototypes"
+    hidden = TextClassification(
+        kind="text_classification", labels=("negative", "positive"), hidden=8
+    )
+    learner.heads["reviews"] = hidden.head(learner.backbone.width)
+    first, _, last = learner.heads["reviews"]
+    before = first.weight.detach().clone()
+    paradigm.adaptation.initialise(learner, Streams(stream(learner, 3), "toys"))
+    assert not last.weight.any()
+    assert not last.bias.any()
+    assert first.weight.equal(before)
+    found = gradient(paradigm, learner, drawn(paradigm, learner))
+    assert {n for n in found if n.startswith("heads")} == {
+        "heads.reviews.0.weight",
+        "heads.reviews.0.bias",
+    }
+
+
+@pytest.mark.parametrize("method", ["maml", "fomaml", "reptile"])
+def test_inner_steps_under_autocast(learner: Learner, method: str) -> None:
+    """In bfloat16 each inner step computes with its own weights, not with a cast of older ones."""
+    paradigm = meta(method=method, inner_steps=3)
+    draw = drawn(paradigm, learner)
+    exact = gradient(paradigm, learner, draw)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradient(paradigm, learner, draw)
+    flat = [torch.cat([g[n].flatten() for n in sorted(exact)]) for g in (exact, found)]
+    assert float(functional.cosine_similarity(*flat, dim=0)) > 0.9
+
+
 def test_episodes_follow_from_seed_and_step(learner: Learner) -> None:
     """The same step draws the same rows, another step others; every source has its turn."""
     given = [stream(learner, 1), stream(learner, 2), stream(learner, 3)]
