@@ -229,6 +229,16 @@ def test_rows_with_several_labels_or_none() -> None:
         assert not {2, 5} & {*support, *query}
 
 
+def test_queries_as_they_come() -> None:
+    """Not balanced: nine in ten rows are of y, and so are the queries; the support stays even."""
+    classes = [{"x"} if i % 10 == 0 else {"y"} for i in range(500)]
+    support, query = draw_rows(classes, 5, 50, None, np.random.default_rng(0), balanced=False)
+    assert Counter(c for i in support for c in classes[i]) == {"x": 5, "y": 5}
+    assert len(query) == 100
+    assert 80 <= sum("y" in classes[i] for i in query) <= 98
+    assert not set(support) & set(query)
+
+
 def test_labels_without_rows_enough_are_drawn_again() -> None:
     """With `ways`: x and y hardly ever stand alone, so every episode is about z and one of them."""
     classes = [{"x", "y"}] * 30 + [{"x"}] * 3 + [{"y"}] * 3 + [{"z"}] * 30

@@ -29,6 +29,7 @@ class Episodes:
         ways: int | None,
         shots: int,
         queries: int,
+        balanced: bool = True,
     ) -> None:
         """Args:
         streams: where episodes are drawn from; each knows the labels of its rows.
@@ -37,17 +38,18 @@ class Episodes:
         ways: labels an episode has; None: all of its stream's.
         shots: rows of each label to adapt on; a row with two labels counts for both.
         queries: rows of each label to be judged on.
+        balanced: whether those are so many of each, or as many in all, as they come.
 
         Raises:
             Unfit: a stream has not rows enough for one.
         """
         self.streams, self.at_once = streams, at_once
-        self.ways, self.shots, self.queries = ways, shots, queries
+        self.ways, self.shots, self.queries, self.balanced = ways, shots, queries, balanced
         self.seed = streams[0].seed
         self._steps = steps
         for stream in streams:  # at once, not in the middle of the training
             try:
-                draw_rows(stream.classes, shots, queries, ways, np.random.default_rng(self.seed))
+                self._rows(stream, np.random.default_rng(self.seed))
             except Unfit as error:
                 raise Unfit(f"{stream.task}: {error}") from error
 
@@ -66,10 +68,21 @@ class Episodes:
         draw = {}
         for i in range(self.at_once):
             stream = self.streams[order[i % len(order)]]
-            sets = draw_rows(stream.classes, self.shots, self.queries, self.ways, generator)
+            sets = self._rows(stream, generator)
             for role, rows in zip(("support", "query"), sets, strict=True):
                 draw[f"{role} {i}"] = (stream.task, stream.gather(rows))
         return draw
+
+    def _rows(self, stream: Stream, generator: np.random.Generator) -> tuple[list[int], list[int]]:
+        """An episode's rows of a stream."""
+        return draw_rows(
+            stream.classes,
+            self.shots,
+            self.queries,
+            self.ways,
+            generator,
+            balanced=self.balanced,
+        )
 
 
 def draw_rows(
@@ -78,15 +91,18 @@ def draw_rows(
     queries: int,
     ways: int | None,
     generator: np.random.Generator,
+    *,
+    balanced: bool = True,
 ) -> tuple[list[int], list[int]]:
     """Rows to adapt on and rows to be judged on, none in both.
 
     Args:
         classes: the labels of each row; rows without any are never drawn.
         shots: rows of each label in the first set, more where a row has several labels.
-        queries: the same of the second.
+        queries: the same of the second, as far as it is balanced.
         ways: how many labels; rows that have others as well are not drawn. None: all.
         generator: what chance follows from.
+        balanced: whether the second set has so many of each label, or as many in all, as they come.
 
     Raises:
         Unfit: in ATTEMPTS tries no label had rows enough.
@@ -98,7 +114,8 @@ def draw_rows(
         eligible = [row for row in order if classes[row] and classes[row] <= drawn]
         support = _first(eligible, classes, drawn, shots)
         used = set(support)
-        query = _first([row for row in eligible if row not in used], classes, drawn, queries)
+        left = [row for row in eligible if row not in used]
+        query = _first(left, classes, drawn, queries) if balanced else left[: queries * len(drawn)]
         if support and query:
             return support, query
     raise Unfit(

@@ -57,6 +57,9 @@ class MetaLearning(Tuning):
     """Rows of each label that an episode adapts on."""
     queries: Annotated[int, Field(gt=0)] = 5
     """Rows of each label that it is judged on."""
+    balanced_queries: bool = True
+    """false: it is judged on as many rows in all, but as they come in the source, so that how
+    frequent each label is is learned as well."""
     inner_steps: Annotated[int, Field(gt=0)] = 3
     """Steps of plain gradient descent within an episode."""
     inner_learning_rate: Annotated[float, Field(gt=0)] = 0.01
@@ -126,6 +129,7 @@ class MetaLearning(Tuning):
             ways=self.ways,
             shots=self.shots,
             queries=self.queries,
+            balanced=self.balanced_queries,
         )
 
     def gradients(
