@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from tasks.config import Conflict, Pipeline
+from tasks.config import Pipeline
 from tasks.document import Place, one_line
+from tasks.domain import Conflict
 
 UNTAGGED = ("union_tag_invalid", "union_tag_not_found")
 """pydantic's errors about a union's `kind`."""

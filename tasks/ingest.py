@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import store
-from tasks.config import Domain, Range
+from tasks.domain import Domain, Range
 from tasks.errors import ConfigError, DataError
 from tasks.fetch import fetch
 from tasks.formats import HEADERLESS, READERS, File, some, stem, suffix

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks import store
-from tasks.config import Domain, Pipeline
+from tasks.config import Pipeline
+from tasks.domain import Domain
 from tasks.errors import DataRejected
 from tasks.leakage import Leak, Row, find_leaks, leak_report, row_id
 from tasks.learning.contracts import Application

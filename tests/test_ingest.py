@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import ingest, store
-from tasks.config import Domain, Range
+from tasks.domain import Domain, Range
 from tasks.errors import ConfigError, DataError, SourceUnavailable
 from tasks.learning.applications.text_classification import TextClassification
 

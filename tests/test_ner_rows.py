@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import ingest, store, validate
-from tasks.config import Domain, Validation
+from tasks.config import Validation
+from tasks.domain import Domain
 from tasks.errors import DataError, DataRejected
 from tasks.learning.applications.ner import Ner
 

@@ -1,0 +1,114 @@
+"""What no field of a pipeline can refuse alone: values that do not go together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.domain import Conflict
+
+if TYPE_CHECKING:
+    from tasks.config import Pipeline
+
+RESERVED = frozenset(
+    {"add_module", "apply", "buffers", "children", "clear", "compile", "double", "eval", "float"}
+    | {"forward", "half", "items", "keys", "modules", "parameters", "pop", "register", "train"}
+    | {"training", "to", "type", "update", "values"}
+)
+"""What a head cannot be called: torch has a use for the name."""
+
+
+def check(pipeline: Pipeline) -> None:
+    """Go through every rule.
+
+    Raises:
+        Conflict: one is broken; it names the place.
+    """
+    names(pipeline)
+    metric(pipeline)
+    target_labels(pipeline)
+    early_stopping(pipeline)
+    paradigm(pipeline)
+    for name in pipeline.domains:
+        columns_and_labels(pipeline, name)
+
+
+def names(pipeline: Pipeline) -> None:
+    """Domains have names of their own, which torch can give to heads."""
+    target, kind = pipeline.target_name, pipeline.application.kind
+    if target in pipeline.sources:
+        raise Conflict(
+            ("sources", target), f"target '{target}' is also a source; give it another name"
+        )
+    if pipeline.target[target].application is not None:
+        raise Conflict(
+            ("target", target, "application"),
+            "the target's application is the pipeline's; remove this one",
+        )
+    if taken := sorted(RESERVED & set(pipeline.tasks)):
+        raise Conflict(
+            ("sources", taken[0]), f"a source with its own labels cannot be called '{taken[0]}'"
+        )
+    if kind in pipeline.sources:
+        raise Conflict(
+            ("sources", kind), f"a source cannot be called '{kind}', like the application"
+        )
+
+
+def metric(pipeline: Pipeline) -> None:
+    """The application has the metric that decides."""
+    known = pipeline.application.metrics
+    if pipeline.metric not in known:
+        raise Conflict(
+            ("evaluation", "metric"),
+            f"evaluation.metric '{pipeline.metric}' is unknown; one of {', '.join(known)}",
+        )
+
+
+def target_labels(pipeline: Pipeline) -> None:
+    """Without labels of the target, its text is read, and a source has its labels."""
+    target, kind = pipeline.target_name, pipeline.paradigm.kind
+    if pipeline.target[target].labelled != 0:
+        return
+    place = ("target", target, "labelled")
+    if not pipeline.paradigm.reads_text:
+        raise Conflict(place, f"labelled is 0, but {kind} needs labels of the target")
+    if not pipeline.sources_share_task:
+        raise Conflict(place, "labelled is 0, but no source has the target's labels to learn from")
+
+
+def early_stopping(pipeline: Pipeline) -> None:
+    """The source stage knows nothing of the target."""
+    training = pipeline.source_training
+    if training and training.early_stopping and training.early_stopping.watch == "text":
+        raise Conflict(
+            ("source_training", "early_stopping", "watch"),
+            "source_training.early_stopping.watch: the source stage never reads the target's "
+            "text; accepted: labels",
+        )
+
+
+def paradigm(pipeline: Pipeline) -> None:
+    """The paradigm's own complaints."""
+    labels_of = {name: len(pipeline.application_of(name).labels) for name in pipeline.domains}
+    for complaint in pipeline.paradigm.complaints(labels_of, tuple(pipeline.tasks)):
+        raise Conflict(("paradigm",), complaint)
+
+
+def columns_and_labels(pipeline: Pipeline, name: str) -> None:
+    """A domain maps to columns and labels that its application has."""
+    domain = pipeline.domains[name]
+    where = ("sources" if name in pipeline.sources else "target", name)
+    application = pipeline.application_of(name)
+    labels, fields = application.labels, tuple(application.fields)
+    if extra := sorted(set(domain.label_rule or {}) - set(labels)):
+        raise Conflict(
+            (*where, "label_rule", extra[0]),
+            f"label_rule of '{name}' makes '{extra[0]}', which is not among the labels of "
+            f"its application: {', '.join(labels)}",
+        )
+    if extra := sorted(set(domain.columns) - set(fields)):
+        raise Conflict(
+            (*where, "columns", extra[0]),
+            f"columns of '{name}' maps '{extra[0]}', which {application.kind} does "
+            f"not have; accepted: {', '.join(fields)}",
+        )
