@@ -53,7 +53,7 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         if pipeline.pretraining:
             before = run(source.pretraining_stage(pipeline, backbone, parts), parts)
             tracker.complete("pretraining", before.file("metrics.jsonl"))
-        pretrained = Origin.of(before) if pipeline.pretraining else backbone
+        pretrained = Origin.of(before, heads=False) if pipeline.pretraining else backbone
         learners, start = {}, pretrained
         if pipeline.source_training:
             before = run(source.source_stage(pipeline, pretrained, parts), before)

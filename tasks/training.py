@@ -33,12 +33,13 @@ class Origin:
     backbone: Path
     digest: str
     heads: Path | None = None
+    """Of the sources' tasks, and of the target's where a source has it; None: none is trained."""
 
     @classmethod
-    def of(cls, output: Any) -> Origin:
-        """The learner that an earlier training stage wrote."""
+    def of(cls, output: Any, *, heads: bool = True) -> Origin:
+        """The learner that an earlier stage wrote; pretraining leaves heads untrained."""
         folder = output.file("learner")
-        return cls(folder / "backbone", output.digest("learner/"), folder)
+        return cls(folder / "backbone", output.digest("learner/"), folder if heads else None)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -212,6 +213,9 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
     learner = new_learner(origin.backbone, pipeline.tasks)
     if origin.heads is not None:
         learner.load_heads(origin.heads)
+        if not pipeline.sources_share_task:
+            for name in reversed(pipeline.sources):  # the first one's word is the last
+                learner.inherit(pipeline.application.kind, pipeline.task(name))
     if not learner.tokenizer.is_fast:
         raise ConfigError(f"{origin.backbone}: its tokenizer has no fast version (tokenizer.json)")
     limit = learner.backbone.maximum_positions

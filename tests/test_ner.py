@@ -12,9 +12,10 @@ import torch
 from tasks.learning import prediction
 from tasks.learning.applications import bio
 from tasks.learning.applications.ner import Ner, word_numbers, word_places
+from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.backbone import load_tokenizer
 from tasks.learning.batches import collate
-from tasks.learning.contracts import Prediction, Row
+from tasks.learning.contracts import Application, Prediction, Row
 from tasks.learning.learner import Learner, new_learner
 from tests.tiny import IDS, write_backbone
 
@@ -226,3 +227,33 @@ def test_prediction_is_json(learner: Learner) -> None:
     """Plain numbers and strings only."""
     found = prediction.predict(learner, "ner", ROWS)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_head_inherits_the_tags_it_shares(backbone: Path) -> None:
+    """O and the tags of `thing` start as the other task knows them; `art` stays as it was."""
+    news = Ner(kind="ner", labels=("place", "thing"))
+    learner = new_learner(backbone, {"ner": MENTION, "news": news})
+    before = {n: p.detach().clone() for n, p in learner.heads["ner"].named_parameters()}
+    learner.inherit("ner", "news")
+    for name, found in learner.heads["ner"].named_parameters():
+        theirs = dict(learner.heads["news"].named_parameters())[name]
+        for i, tag in enumerate(MENTION.outputs):
+            shared = tag in ("O", "B-thing", "I-thing")
+            expected = theirs[news.outputs.index(tag)] if shared else before[name][i]
+            assert found[i].equal(expected), (name, tag)
+    assert found.requires_grad
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TextClassification(kind="text_classification", labels=("O", "B-thing")),
+        Ner(kind="ner", labels=("thing",), hidden=8),
+    ],
+)
+def test_what_a_head_cannot_inherit_from(backbone: Path, other: Application) -> None:
+    """Another kind of application, whatever its labels are called; a head with a hidden layer."""
+    learner = new_learner(backbone, {"ner": MENTION, "other": other})
+    before = learner.heads["ner"].weight.detach().clone()
+    learner.inherit("ner", "other")
+    assert learner.heads["ner"].weight.equal(before)

@@ -108,6 +108,10 @@ class Application(Protocol):
         """What rows are sorted into or tagged with."""
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """What each of the head's C logits stands for."""
+
+    @property
     def maximum_tokens(self) -> int:
         """Longer inputs are cut."""
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -68,6 +69,26 @@ class Learner(nn.Module):
         saved = load_file(folder / "heads.safetensors")
         own = {name: t for name, t in saved.items() if name.partition(".")[0] in self.heads}
         self.heads.load_state_dict(own)
+
+    def inherit(self, task: str, other: str) -> None:
+        """Start a task's head with what another's knows of the outputs they share by name.
+
+        news      O B-person I-person B-location …      politics  O B-person I-person B-election …
+        politics's rows for O and person become news's; the others stay as they are. Heads with
+        hidden layers, and those of another kind of application, have nothing to give.
+        """
+        mine, theirs = self.heads[task], self.heads[other]
+        own, known = self.tasks[task], self.tasks[other]
+        if not (isinstance(mine, nn.Linear) and isinstance(theirs, nn.Linear)):
+            return
+        if own.kind != known.kind:
+            return
+        shared = [name for name in own.outputs if name in known.outputs]
+        to = [own.outputs.index(name) for name in shared]
+        of = [known.outputs.index(name) for name in shared]
+        with torch.no_grad():
+            mine.weight[to] = theirs.weight[of]
+            mine.bias[to] = theirs.bias[of]
 
 
 def last_layer(head: nn.Module) -> nn.Linear:

@@ -56,6 +56,11 @@ class Ner(Config):
     """Tags such as O I-person: repair makes it O B-person; refuse sends the row to quarantine."""
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """The tags."""
+        return tuple(bio.tag_names(self.labels))
+
+    @property
     def metric(self) -> str:
         """Entity F1 decides unless the pipeline says otherwise."""
         return "entity_f1"
@@ -92,7 +97,7 @@ class Ner(Config):
 
     def head(self, width: int) -> nn.Module:
         """A classifier on each sub-word's state."""
-        return new_head(width, len(bio.tag_names(self.labels)), self.hidden)
+        return new_head(width, len(self.outputs), self.hidden)
 
     def encode(
         self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, supervised: bool = True

@@ -44,6 +44,11 @@ class TextClassification(Config):
     """Width of the head's one hidden layer; null: the head is linear."""
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.labels
+
+    @property
     def metric(self) -> str:
         """Macro-averaged F1 decides unless the pipeline says otherwise."""
         return "macro_f1"
@@ -69,7 +74,7 @@ class TextClassification(Config):
 
     def head(self, width: int) -> nn.Module:
         """A classifier on the mean of the text's token states."""
-        return new_head(width, len(self.labels), self.hidden)
+        return new_head(width, len(self.outputs), self.hidden)
 
     def encode(
         self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, supervised: bool = True
