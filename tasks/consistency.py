@@ -82,8 +82,8 @@ def early_stopping(pipeline: Pipeline) -> None:
     if training and training.early_stopping and training.early_stopping.watch == "text":
         raise Conflict(
             ("source_training", "early_stopping", "watch"),
-            "source_training.early_stopping.watch: the source stage never reads the target's "
-            "text; accepted: labels",
+            "the source stage never reads the target's text, so its early_stopping.watch accepts "
+            "labels only",
         )
 
 

@@ -158,7 +158,7 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         ["early_stopping", "split.validation"]),
     "a source that would watch the target": (
         edit("checkpoint_every: 5", "early_stopping: {watch: text}"),
-        ["source_training.early_stopping.watch", "labels"]),
+        ["the source stage", "early_stopping.watch", "labels"]),
     "longer than the backbone takes": (
         edit("kind: text_classification", "kind: text_classification, maximum_tokens: 4096"),
         ["maximum_tokens", "4096", "512"]),
