@@ -137,6 +137,7 @@ def entities() -> Cells:
         "path": str(without_dev("conll2003", crossner / "conll2003")),
         "application": {"kind": "ner", "labels": types(crossner / "conll2003")},
         "labelled": 5000,
+        "split": {"validation": 0},
     }
     for name, original in targets.items():
         path = without_dev(name, original)
@@ -149,7 +150,12 @@ def entities() -> Cells:
                     "application": {"kind": "ner", "labels": sorted(rule or types(path))},
                     "sources": {"news": news},
                     "target": {
-                        name: {"path": str(path), "labelled": count, "label_rule": rule},
+                        name: {
+                            "path": str(path),
+                            "label_rule": rule,
+                            "labelled": count,
+                            "split": {"validation": 0},
+                        },
                     },
                     "source_training": {"epochs": 2, "learning_rate": 2e-4, "dropout": 0},
                     "training": {"epochs": epochs, "learning_rate": 3e-4, "dropout": 0},
