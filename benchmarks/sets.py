@@ -205,7 +205,10 @@ def laid_out(name: str, file: str, rows: Iterable[dict[str, Any]]) -> Path:
     path = store.home() / "benchmarks" / name / file
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
+    if not path.exists() or path.read_text(encoding="utf-8") != text:  # others may be reading it
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(path)
     return path
 
 

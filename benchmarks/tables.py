@@ -2,64 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
 
+from tasks.errors import GraftError
+
 Cell = dict[str, Any]
 RESULTS = Path(__file__).parent / "RESULTS.md"
+UNNAMEABLE = re.compile(r"[^\w.:/ -]+")
+"""What MLflow does not take in a metric's name."""
 PLAIN = "plain fine-tuning"
 """Fine-tuning of the whole backbone on the target's labels alone: what every paradigm is compared
-with where a fine_tuning cell of the same target and seed is there. A paradigm's own `target_only`
-freezes what the paradigm freezes."""
+with where `fine_tuning` was run as the set has it, on the same backbone, target and seed. A
+paradigm's own `target_only` freezes what the paradigm freezes."""
 
 
 def tables(cells: Sequence[Cell]) -> str:
     """A line a paradigm, over all its cells; then a line a cell."""
     if not cells:
         return "No cell is there yet."
-    metric = cells[0]["report"]["metric"]
     baselines = sorted({name for cell in cells for name in cell["report"]["gains"]})
     compared = [*baselines, *([PLAIN] if plain(cells) else [])]
-    lines = [
-        f"| paradigm | settings | cells | {metric} | "
-        + " | ".join(f"gain over {name}" for name in compared)
-        + " |",
-        "|---|---|---|---|" + "---|" * len(compared),
-    ]
-    for way, settings, code in ways(cells):
-        own = [c for c in cells if (c["way"], c["settings"], c["code"]) == (way, settings, code)]
-        gains = [over_cells(gains_over(name, own, cells)) for name in compared]
+    heads = [f"gain over {name}" for name in compared]
+    lines = row("paradigm", "settings", "backbone", "code", "targets", "seeds", "score", *heads)
+    for way, own in lines_of(cells).items():
+        targets, seeds = ({cell[key] for cell in own} for key in ("target", "seed"))
+        gains = [over_targets(gains_over(name, own, cells)) for name in compared]
         found = mean(score(cell, "transfer") for cell in own)
-        lines.append(f"| {way} | {settings} | {len(own)} | {found:.4f} | {' | '.join(gains)} |")
-    return "\n".join([*lines, "", *each(cells, baselines, metric)])
+        lines += row(*way, len(targets), len(seeds), f"{found:.4f}", *gains)[:1]
+    return "\n".join([*lines, "", *each(cells, baselines)])
 
 
-def ways(cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
-    """Paradigm, settings and code version of each line, in the order they were first run."""
-    return list(dict.fromkeys((c["way"], c["settings"], c["code"]) for c in cells))
+def row(*values: object) -> list[str]:
+    """A line of a table, and the rule that stands below it where it is the first."""
+    return [f"| {' | '.join(map(str, values))} |", "|" + "---|" * len(values)]
 
 
-def each(cells: Sequence[Cell], baselines: Sequence[str], metric: str) -> Iterator[str]:
+def lines_of(cells: Sequence[Cell]) -> dict[tuple[str, ...], list[Cell]]:
+    """Paradigm, settings, backbone and code -> cells, in the order in which they were first run."""
+    found: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        key = (cell["way"], cell["settings"], cell["backbone"], cell["code"])
+        found.setdefault(key, []).append(cell)
+    return found
+
+
+def each(cells: Sequence[Cell], baselines: Sequence[str]) -> Iterator[str]:
     """A line a cell: the scores of all systems, and the transfer's gain with its interval."""
     first = next((name for name in ("target_only", "source_only") if name in baselines), None)
-    gain = f" gain over {first} |" if first else ""
-    yield f"| target | paradigm | settings | seed | {' | '.join(baselines)} | {metric} |{gain}"
-    yield "|---|---|---|---|" + "---|" * (len(baselines) + 1 + bool(first))
+    gain = [f"gain over {first}"] if first else []
+    yield from row("target", "paradigm", "settings", "seed", *baselines, "score", *gain)
     for cell in cells:
-        others = " | ".join(
-            f"{score(cell, name):.3f}" if name in cell["report"]["systems"] else "–"
-            for name in baselines
-        )
-        line = f"| {cell['target']} | {cell['way']} | {cell['settings']} | {cell['seed']} | "
-        line += f"{others} | {interval(cell['report']['systems']['transfer'][metric], '.3f')} |"
+        report = cell["report"]
+        others = [
+            f"{score(cell, name):.3f}" if name in report["systems"] else "–" for name in baselines
+        ]
+        own = interval(report["systems"]["transfer"][report["metric"]], ".3f")
         if first:
-            found = cell["report"]["gains"].get(first)
-            line += f" {interval(found, '+.3f') if found else '–'} |"
-        yield line
+            found = report["gains"].get(first)
+            gain = [interval(found, "+.3f") if found else "–"]
+        named = [cell[key] for key in ("target", "way", "settings", "seed")]
+        yield row(*named, *others, own, *gain)[0]
 
 
 def interval(found: dict[str, float], form: str) -> str:
@@ -73,44 +81,63 @@ def score(cell: Cell, system: str) -> float:
     return float(report["systems"][system][report["metric"]]["value"])
 
 
-def plain(cells: Sequence[Cell]) -> dict[tuple[str, int], float]:
-    """(target, seed) -> the score of plain fine-tuning, as the newest fine_tuning cell has it."""
+def plain(cells: Sequence[Cell]) -> dict[tuple[str, ...], float]:
+    """Place -> the score of plain fine-tuning with the set's own settings, by the newest code."""
     return {
-        (cell["target"], cell["seed"]): score(cell, "target_only")
+        place(cell): score(cell, "target_only")
         for cell in cells
-        if cell["way"] == "fine_tuning" and "target_only" in cell["report"]["systems"]
+        if (cell["way"], cell["settings"]) == ("fine_tuning", "")
+        and "target_only" in cell["report"]["systems"]
     }
 
 
-def gains_over(name: str, own: Sequence[Cell], cells: Sequence[Cell]) -> list[float]:
-    """The gain of each cell that has this baseline."""
-    if name == PLAIN:
-        known = plain(cells)
-        found = [(score(c, "transfer"), known.get((c["target"], c["seed"]))) for c in own]
-        return [value - other for value, other in found if other is not None]
-    gains = (cell["report"]["gains"].get(name) for cell in own)
-    return [gain["value"] for gain in gains if gain]
+def place(cell: Cell) -> tuple[str, ...]:
+    """What two cells must have in common to be compared."""
+    return cell["target"], str(cell["seed"]), cell["backbone"], cell["report"]["metric"]
 
 
-def over_cells(gains: Sequence[float]) -> str:
-    """The mean gain, and its bootstrap interval over the cells; the cells are what varies."""
+def gains_over(name: str, own: Sequence[Cell], cells: Sequence[Cell]) -> dict[str, list[float]]:
+    """Target -> the gain of each of its cells that has this baseline."""
+    known = plain(cells)
+    found: dict[str, list[float]] = {}
+    for cell in own:
+        gain = cell["report"]["gains"].get(name)
+        if name == PLAIN and place(cell) in known:
+            value = score(cell, "transfer") - known[place(cell)]
+        elif gain:
+            value = gain["value"]
+        else:
+            continue
+        found.setdefault(cell["target"], []).append(value)
+    return found
+
+
+def over_targets(gains: Mapping[str, Sequence[float]]) -> str:
+    """The mean gain, and its bootstrap interval over the targets, each with all its seeds."""
     if not gains:
         return "–"
-    if len(gains) < 3:
-        return f"{mean(gains):+.4f}"
-    drawn = np.random.default_rng(0).choice(gains, (10_000, len(gains))).mean(1)
+    means = [mean(values) for values in gains.values()]
+    if len(means) < 3:
+        return f"{mean(means):+.4f}"
+    drawn = np.random.default_rng(0).choice(means, (10_000, len(means))).mean(1)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return f"{mean(gains):+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{mean(means):+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def write(name: str, text: str, results: Path | None = None) -> None:
-    """Put a set's tables between its two marks in RESULTS.md; without them, at the end."""
+    """Put a set's tables between its two marks in RESULTS.md; without them, at the end.
+
+    Raises:
+        GraftError: the second mark is missing, so what stands after the tables would be lost.
+    """
     results = results or RESULTS
     start, end = f"<!-- {name}: -->", f"<!-- :{name} -->"
     whole = results.read_text(encoding="utf-8")
     if start not in whole:
         whole = f"{whole.rstrip()}\n\n## {name}\n\n{start}\n{end}\n"
     before, _, rest = whole.partition(start)
+    if end not in rest:
+        raise GraftError(f"{results}: '{start}' without '{end}' after it")
     _, _, after = rest.partition(end)
     results.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
@@ -125,8 +152,7 @@ def track(name: str, text: str, cells: Sequence[Cell]) -> None:
         return  # nothing was run here, so there is nothing to stand beside
     run = client.create_run(experiment.experiment_id, run_name="tables").info.run_id
     client.log_text(run, text, "tables.md")
-    for way, settings, code in ways(cells):
-        own = [c for c in cells if (c["way"], c["settings"], c["code"]) == (way, settings, code)]
-        label = f"{way} {settings}".strip().replace("=", " ").replace(",", " ")
-        client.log_metric(run, label, mean(score(cell, "transfer") for cell in own))
+    for way, own in lines_of(cells).items():
+        line = UNNAMEABLE.sub(" ", " ".join(way))
+        client.log_metric(run, line, mean(score(cell, "transfer") for cell in own))
     client.set_terminated(run)

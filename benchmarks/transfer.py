@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import tables
+from benchmarks import sets, tables
 from benchmarks.sets import PIPELINES, SETS
 from flows.console import console, quiet_libraries, set_verbosity
 from tasks import load, store
@@ -103,7 +103,8 @@ def run_cells(options: argparse.Namespace) -> None:
                         "target": target,
                         "way": way,
                         "settings": ", ".join(options.overrides),
-                        "code": store.code_version()[:8],
+                        "backbone": options.backbone or "MiniLM-L6",
+                        "code": code(),
                         "seed": seed,
                         "report": report,
                     }
@@ -132,11 +133,16 @@ def built(options: argparse.Namespace, given: dict[str, Any], way: str, seed: in
 
 
 def cell_path(name: str, target: str, way: str, seed: int, pipeline: Pipeline) -> Path:
-    """Where a cell's report is kept: other settings are another cell."""
+    """Where a cell's report is kept: other settings are another cell, and so is other code."""
     folder = store.home() / "benchmarks" / "cells" / name
     folder.mkdir(parents=True, exist_ok=True)
-    digest = store.digest(pipeline.model_dump(mode="json"))[:12]
+    digest = store.digest({"pipeline": pipeline.model_dump(mode="json"), "code": code()})[:12]
     return folder / f"{target.replace(' ', '-')}-{way}-{seed}-{digest}.json"
+
+
+def code() -> str:
+    """Which code computes a cell: Graft's stages, and what the sets are."""
+    return store.digest([store.code_version(), store.file_digest(Path(sets.__file__))])[:8]
 
 
 def cells_of(name: str) -> list[dict[str, Any]]:

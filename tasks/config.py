@@ -60,7 +60,8 @@ class EarlyStopping(Config):
     """Epochs without a better score before training stops."""
     watch: Literal["labels", "text"] = "labels"
     """labels: the metric on validation rows. text: how much the predictions say of the target's
-    unlabelled text (their mutual information), for a target without labels to choose by."""
+    unlabelled rows (their mutual information), for a target without labels to choose by; it judges
+    confidence, and presumes labels about equally frequent."""
 
 
 class Training(Config):

@@ -77,7 +77,15 @@ def target_labels(pipeline: Pipeline) -> None:
 
 
 def early_stopping(pipeline: Pipeline) -> None:
-    """The source stage knows nothing of the target."""
+    """There is something to watch: the source stage knows nothing of the target, and a target
+    without labels has no validation rows."""
+    stopping = pipeline.training.early_stopping
+    unlabelled = pipeline.target[pipeline.target_name].labelled == 0
+    if stopping and stopping.watch == "labels" and unlabelled:
+        raise Conflict(
+            ("training", "early_stopping"),
+            "labelled is 0, so early_stopping has no labels to watch; accepted: watch: text",
+        )
     training = pipeline.source_training
     if training and training.early_stopping and training.early_stopping.watch == "text":
         raise Conflict(
@@ -88,7 +96,12 @@ def early_stopping(pipeline: Pipeline) -> None:
 
 
 def paradigm(pipeline: Pipeline) -> None:
-    """The paradigm's own complaints."""
+    """The paradigm's own complaints, and a head it cannot use."""
+    if pipeline.paradigm.needs_linear_head and pipeline.application.hidden:
+        raise Conflict(
+            ("application", "hidden"),
+            "prototypes make a linear head, so application.hidden must be null",
+        )
     labels_of = {name: len(pipeline.application_of(name).labels) for name in pipeline.domains}
     for complaint in pipeline.paradigm.complaints(labels_of, tuple(pipeline.tasks)):
         raise Conflict(("paradigm",), complaint)

@@ -31,7 +31,7 @@ def attached(
         backbone: digest of the backbone's weights.
         subject: what is trained, for people.
     """
-    application = learner.tasks[task].model_dump(mode="json")
+    application = learner.tasks[task].model_dump(mode="json", exclude={"hidden"})  # no head is used
     inputs = {"backbone": backbone, "examples": store.digest([e["input_ids"] for e in examples])}
     key = store.stage_key("features", application, inputs)
     output = store.produce(

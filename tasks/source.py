@@ -79,7 +79,10 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
         config.objective,
         {
             "pretraining": config.model_dump(mode="json"),
-            "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
+            "tasks": {
+                n: a.model_dump(mode="json", exclude={"hidden"})  # no head is trained
+                for n, a in pipeline.tasks.items()
+            },
             "domains": domains,  # in the order their rows are read
             "seed": pipeline.seed,
         },

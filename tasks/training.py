@@ -39,7 +39,8 @@ class Origin:
     def of(cls, output: Any, *, heads: bool = True) -> Origin:
         """The learner that an earlier stage wrote; pretraining leaves heads untrained."""
         folder = output.file("learner")
-        return cls(folder / "backbone", output.digest("learner/"), folder if heads else None)
+        kept = "learner/" if heads else "learner/backbone/"
+        return cls(folder / "backbone", output.digest(kept), folder if heads else None)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -61,7 +62,9 @@ class Rows:
     sources: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """By domain: what paradigms that read sources learn from as well."""
     text: Sequence[Row] = ()
-    """The target's text, for paradigms that read it and early stopping that watches it."""
+    """The target's text, for paradigms that read it."""
+    watched: Sequence[Row] = ()
+    """The target's unlabelled rows, where early stopping watches them."""
 
 
 def fit(
@@ -96,7 +99,8 @@ def fit(
 
     refuse(rows, paradigm, training, subject)
     learner = start(pipeline, origin)
-    learner.to(Accelerator().device)  # what follows from the rows is computed there
+    engine = Accelerator(mixed_precision="no")  # as the loop's will be
+    learner.to(engine.device)  # what follows from the rows is computed there
     learner.backbone.set_dropout(training.dropout)
     frozen = origin.digest if paradigm.frozen_backbone else None
     encoder = Encoder(pipeline, learner, training.tokens_per_batch, frozen, subject)
@@ -113,9 +117,7 @@ def fit(
         for task, found in rows.validation.items()
         if found
     }
-    stopping = training.early_stopping
-    by_text = stopping is not None and stopping.watch == "text"
-    text = encoder.examples(kind, rows.text, supervised=False) if by_text else []
+    text = encoder.examples(kind, rows.watched, supervised=False)
     try:
         plan = paradigm.plan(streams)
         paradigm.initialise(learner, streams)
@@ -126,7 +128,7 @@ def fit(
             schedule(training, plan.steps(training.epochs)),
             folder,
             validate=validator(pipeline, labelled, text) if labelled or text else None,
-            metric=INFORMATION if by_text else pipeline.metric,
+            metric=INFORMATION if text else pipeline.metric,
             report=lambda step, steps, values: progress.step(subject, step, steps, values),
         )
     except Unfit as error:
@@ -147,8 +149,11 @@ def refuse(rows: Rows, paradigm: Paradigm, training: Training, subject: str) -> 
     if paradigm.reads_text and not rows.text:
         raise DataRejected(f"{subject}: no text of the target to adapt to")
     stopping = training.early_stopping
-    if stopping and stopping.watch == "text" and not rows.text:
-        raise DataRejected(f"{subject}: there is no text of the target for early_stopping to watch")
+    if stopping and stopping.watch == "text" and not rows.watched:
+        raise DataRejected(
+            f"{subject}: the target has no unlabelled text for early_stopping to watch; lower "
+            "`labelled`, or watch labels"
+        )
     if stopping and stopping.watch == "labels" and not any(rows.validation.values()):
         raise ConfigError(
             f"{subject}: early_stopping has no validation rows to watch; raise split.validation"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks import store
 from tasks.config import Pipeline
-from tasks.learning.contracts import Paradigm
+from tasks.learning.contracts import Paradigm, Row
 from tasks.stage import Stage
 from tasks.training import Origin, Rows, fit, read_rows
 
@@ -29,9 +29,12 @@ def stage(
     training = pipeline.training
     if not paradigm.reads_target:  # then no score of the target's tells when to stop
         training = training.model_copy(update={"early_stopping": None})
+    texts = ["train", "unlabelled"] if paradigm.reads_text else []
     stopping = training.early_stopping
-    reads_text = paradigm.reads_text or (stopping is not None and stopping.watch == "text")
-    texts = ["train", "unlabelled"] if reads_text else []
+    watched = ["unlabelled"] if stopping and stopping.watch == "text" else []
+
+    def read(parts: list[str]) -> list[Row]:
+        return [row for part in parts for row in read_rows(split.file(f"{target}/{part}.parquet"))]
 
     def compute(folder: Path) -> None:
         train, validation = (
@@ -42,7 +45,8 @@ def stage(
             train,
             validation,
             {name: read_rows(split.file(f"{name}/train.parquet")) for name in sources},
-            [row for part in texts for row in read_rows(split.file(f"{target}/{part}.parquet"))],
+            read(texts),
+            read(watched),
         )
         fit(pipeline, origin, rows, paradigm, training, folder, subject)
 
@@ -62,7 +66,10 @@ def stage(
             "heads": str(origin.heads is not None),
             **{part: split.digest(f"{target}/{part}.parquet") for part in parts},
             **{f"source {name}": split.digest(f"{name}/train.parquet") for name in sources},
-            **{f"text of {part}": split.digest(f"{target}/{part}.parquet") for part in texts},
+            **{
+                f"text of {part}": split.digest(f"{target}/{part}.parquet")
+                for part in dict.fromkeys([*texts, *watched])
+            },
         },
         compute,
     )

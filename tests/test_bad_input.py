@@ -49,13 +49,15 @@ def refusal(
     return said
 
 
-def edit(old: str, new: str) -> Callable[[Path], None]:
-    """Change pipelines.yaml."""
+def edit(*pairs: str) -> Callable[[Path], None]:
+    """Change pipelines.yaml: what is there, what takes its place, and so on."""
 
     def change(folder: Path) -> None:
-        assert old in PIPELINES
-        path = folder / "pipelines.yaml"
-        path.write_text(PIPELINES.replace(old, new), encoding="utf-8")
+        text = PIPELINES
+        for old, new in zip(pairs[::2], pairs[1::2], strict=True):
+            assert old in text
+            text = text.replace(old, new)
+        (folder / "pipelines.yaml").write_text(text, encoding="utf-8")
 
     return change
 
@@ -159,6 +161,18 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "a source that would watch the target": (
         edit("checkpoint_every: 5", "early_stopping: {watch: text}"),
         ["the source stage", "early_stopping.watch", "labels"]),
+    "no labels to watch": (
+        edit("{kind: fine_tuning}\n    training: {", "{kind: domain_adaptation}\n"
+             "    training: {early_stopping: {patience: 1}, ", "labelled: 24", "labelled: 0"),
+        ["labelled is 0", "watch: text"]),
+    "no unlabelled text to watch": (
+        edit("\n    training: {", "\n    training: {early_stopping: {watch: text}, ",
+             "labelled: 24, ", ""),
+        ["no unlabelled text", "labelled"]),
+    "prototypes in a head with a hidden layer": (
+        edit("{kind: fine_tuning}", "{kind: fine_tuning, head: prototypes}",
+             "kind: text_classification", "hidden: 8, kind: text_classification"),
+        ["application.hidden", "linear"]),
     "longer than the backbone takes": (
         edit("kind: text_classification", "kind: text_classification, maximum_tokens: 4096"),
         ["maximum_tokens", "4096", "512"]),

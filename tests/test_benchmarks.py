@@ -13,7 +13,7 @@ import pytest
 from benchmarks import tables, transfer
 from benchmarks.sets import SETS
 from flows import server
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, GraftError
 from tasks.tracking import connect
 from tests.project import write_project
 
@@ -29,6 +29,9 @@ def test_sets(name: str) -> None:
         pytest.skip("GRAFT_BENCHMARKS does not name the folder with the benchmark sets")
     cells = dict(SETS[name]())
     assert len(cells) == {"amazon": 12, "arsc": 12, "entities": 10}[name]
+    for given in cells.values():
+        for domain in (*given["sources"].values(), *given["target"].values()):
+            assert domain["split"]["validation"] == 0, "all labels are trained on"
     target, given = next(iter(cells.items()))
     refused = set()
     for way in transfer.WAYS:
@@ -69,34 +72,57 @@ def cell(way: str, seed: int, gain: float, target_only: float = 0.5) -> dict[str
         "target": "books",
         "way": way,
         "settings": "",
+        "backbone": "MiniLM",
         "code": "abc",
         "seed": seed,
         "report": report,
     }
 
 
+def lines_of(cells: list[dict[str, Any]], way: str) -> list[str]:
+    lines = tables.tables(cells).splitlines()
+    return [line for line in lines if line.startswith(f"| {way} |")]
+
+
 def test_tables() -> None:
-    """Means over cells, an interval where there are three or more, and each cell by itself."""
+    """Means over cells, and each cell by itself, with the gain over plain fine-tuning beside it."""
     assert "No cell" in tables.tables([])
-    found = [cell("fomaml", s, 0.1, 0.6) for s in (13, 14, 15)]
-    lines = tables.tables([cell("fine_tuning", 13, -0.2), *found]).splitlines()
-    assert "| fine_tuning |  | 1 | 0.3000 | -0.2000 | -0.2000 |" in lines
-    # Over its own baseline in all three cells; over plain fine-tuning where that was run.
-    assert "| fomaml |  | 3 | 0.7000 | +0.1000 (+0.1000 to +0.1000) | +0.2000 |" in lines
-    line = "| books | fomaml |  | 14 | 0.600 | 0.700 (0.600 to 0.800) | +0.100 (+0.000 to +0.200) |"
-    assert line in lines
-
-
-def test_cells_of_other_settings_stand_apart() -> None:
-    """Other settings, or other code, are another line."""
-    other = {**cell("fomaml", 13, 0.3), "settings": "paradigm.steps=9"}
-    newer = {**cell("fomaml", 13, 0.4), "code": "def"}
-    lines = tables.tables([cell("fomaml", 13, 0.1), other, newer]).splitlines()
-    assert [line for line in lines if line.startswith("| fomaml |")] == [
-        "| fomaml |  | 1 | 0.6000 | +0.1000 |",
-        "| fomaml | paradigm.steps=9 | 1 | 0.8000 | +0.3000 |",
-        "| fomaml |  | 1 | 0.9000 | +0.4000 |",
+    found = [cell("fine_tuning", 13, -0.2), *(cell("fomaml", s, 0.1, 0.6) for s in (13, 14, 15))]
+    start = "MiniLM | abc | 1 |"
+    assert lines_of(found, "fine_tuning") == [
+        f"| fine_tuning |  | {start} 1 | 0.3000 | -0.2000 | -0.2000 |"
     ]
+    # Over its own baseline in all three cells; over plain fine-tuning where that was run.
+    assert lines_of(found, "fomaml") == [f"| fomaml |  | {start} 3 | 0.7000 | +0.1000 | +0.2000 |"]
+    line = "| books | fomaml |  | 14 | 0.600 | 0.700 (0.600 to 0.800) | +0.100 (+0.000 to +0.200) |"
+    assert line in tables.tables(found).splitlines()
+
+
+def test_targets_are_what_varies() -> None:
+    """The interval is over targets: seeds of one target are no further evidence."""
+    gains = {"books": (0.1, 0.3), "dvd": (0.2, 0.2), "kitchen": (0.0, 0.4), "toys": (0.2,)}
+    found = [
+        {**cell("fomaml", seed, gain), "target": target}
+        for target, values in gains.items()
+        for seed, gain in enumerate(values)
+    ]
+    (line,) = lines_of(found, "fomaml")
+    assert line.endswith("| +0.2000 (+0.2000 to +0.2000) |")
+    assert "| 4 | 2 |" in line
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"settings": "paradigm.steps=9"}, {"code": "def"}, {"backbone": "BERT"}],
+)
+def test_cells_of_other_making_stand_apart(other: dict[str, str]) -> None:
+    """Other settings, other code or another backbone are another line, and no plain baseline."""
+    found = [cell("fomaml", 13, 0.1), {**cell("fomaml", 13, 0.3), **other}]
+    assert len(lines_of(found, "fomaml")) == 2
+    plain = {**cell("fine_tuning", 13, 0.0, 0.4), **other}
+    text = tables.tables([cell("fomaml", 13, 0.1), plain])
+    # 0.6 is 0.2 above 0.4, which counts where code alone differs: the newest plain run stands.
+    assert ("| +0.2000 |" in text) == ("code" in other)
 
 
 def test_a_baseline_that_a_cell_lacks() -> None:
@@ -105,8 +131,9 @@ def test_a_baseline_that_a_cell_lacks() -> None:
     both = cell("fine_tuning", 13, 0.2)
     both["report"]["systems"]["source_only"] = both["report"]["systems"]["target_only"]
     both["report"]["gains"]["source_only"] = both["report"]["gains"]["target_only"]
-    lines = tables.tables([both, lacking]).splitlines()
-    assert "| multi_task |  | 1 | 0.6000 | – | +0.1000 | +0.1000 |" in lines
+    found = [both, lacking]
+    assert lines_of(found, "multi_task")[0].endswith("| 0.6000 | – | +0.1000 | +0.1000 |")
+    lines = tables.tables(found).splitlines()
     assert any(line.startswith("| books | multi_task |  | 13 | – | 0.500 |") for line in lines)
 
 
@@ -120,6 +147,9 @@ def test_results_are_replaced_between_their_marks(tmp_path: Path) -> None:
     assert "<!-- arsc: -->\nnew\n<!-- :arsc -->\n\nSaid of it." in text
     assert "old" not in text
     assert text.endswith("## amazon\n\n<!-- amazon: -->\nfirst\n<!-- :amazon -->\n")
+    results.write_text("<!-- arsc: -->\nold\nSaid of it.\n")
+    with pytest.raises(GraftError, match="without"):
+        tables.write("arsc", "new", results)
 
 
 def test_a_cell_is_run_once(
@@ -142,13 +172,15 @@ def test_a_cell_is_run_once(
     command = ["transfer", "toy", "--backbone", str(project / "backbone"), "--write"]
     monkeypatch.setattr("sys.argv", command)
     transfer.main()
-    title, first = capsys.readouterr().out.split("\n", 1)
-    assert title == "toy: products, fine_tuning, seed 13"
+    progress, mark, first = capsys.readouterr().out.partition("| paradigm")
+    first = mark + first
+    assert progress.startswith("toy: products, fine_tuning, seed 13\n")
     assert "| products | fine_tuning |  | 13 |" in first
     assert first.strip() in (tmp_path / "RESULTS.md").read_text()
     client = connect()
     runs = client.search_runs([client.get_experiment_by_name("benchmark-toy").experiment_id])
-    assert "fine_tuning" in next(r for r in runs if r.info.run_name == "tables").data.metrics
+    (written,) = (run for run in runs if run.info.run_name == "tables")
+    assert [name.split()[0] for name in written.data.metrics] == ["fine_tuning"]
     monkeypatch.setattr("flows.transfer.transfer", lambda *_: pytest.fail("ran again"))
     transfer.main()
     assert capsys.readouterr().out == first

@@ -184,7 +184,7 @@ def test_information_reaches_head_and_backbone(learner: Learner) -> None:
     loss = learner(*draw["source"]).loss - paradigm.strength(0.1) * gained
     for one, expected in zip(found, torch.autograd.grad(loss, parameters), strict=True):
         torch.testing.assert_close(one, expected)
-    assert values["loss_domain"] == pytest.approx(float(-paradigm.strength(0.1) * gained))
+    assert values["loss_domain"] == pytest.approx(-paradigm.strength(0.1) * gained.item())
 
 
 def test_padding_says_nothing_of_words(backbone: Path) -> None:

@@ -229,16 +229,6 @@ def test_rows_with_several_labels_or_none() -> None:
         assert not {2, 5} & {*support, *query}
 
 
-def test_queries_as_they_come() -> None:
-    """Not balanced: nine in ten rows are of y, and so are the queries; the support stays even."""
-    classes = [{"x"} if i % 10 == 0 else {"y"} for i in range(500)]
-    support, query = draw_rows(classes, 5, 50, None, np.random.default_rng(0), balanced=False)
-    assert Counter(c for i in support for c in classes[i]) == {"x": 5, "y": 5}
-    assert len(query) == 100
-    assert 80 <= sum("y" in classes[i] for i in query) <= 98
-    assert not set(support) & set(query)
-
-
 def test_labels_without_rows_enough_are_drawn_again() -> None:
     """With `ways`: x and y hardly ever stand alone, so every episode is about z and one of them."""
     classes = [{"x", "y"}] * 30 + [{"x"}] * 3 + [{"y"}] * 3 + [{"z"}] * 30
@@ -250,11 +240,15 @@ def test_labels_without_rows_enough_are_drawn_again() -> None:
 
 
 def test_episodes_that_cannot_be_are_refused_before_training(learner: Learner) -> None:
-    """Every tagged sentence has an O as well, so none is of one label alone."""
+    """No sentence is of one label alone; or one episode in many would lack rows: said at once."""
     given = stream(learner, 1)
     given.classes = [{"x", "y"}] * 40
-    with pytest.raises(Unfit, match=r"reviews: an episode takes 2 \+ 2 rows of each of 1 labels"):
-        Episodes([given], steps=9, at_once=1, ways=1, shots=2, queries=2)
+    with pytest.raises(Unfit, match=r"films: an episode takes 2 \+ 2 rows of each of 1 labels"):
+        Episodes({"films": given}, steps=9, at_once=1, ways=1, shots=2, queries=2)
+    # Whether a row with both labels is drawn first decides whether enough are left for the queries.
+    given.classes = [{"x", "y"}] * 4 + [{"x"}] * 2 + [{"y"}] * 2 + [set()] * 32
+    with pytest.raises(Unfit, match="films"):
+        Episodes({"films": given}, steps=400, at_once=1, ways=None, shots=4, queries=3)
 
 
 def test_the_adaptations_head_starts_as_the_episodes_did(learner: Learner) -> None:
@@ -293,7 +287,7 @@ def test_inner_steps_under_autocast(learner: Learner, method: str) -> None:
 
 def test_episodes_follow_from_seed_and_step(learner: Learner) -> None:
     """The same step draws the same rows, another step others; every source has its turn."""
-    given = [stream(learner, 1), stream(learner, 2), stream(learner, 3)]
+    given = {f"films {i}": stream(learner, i) for i in (1, 2, 3)}
     plan = Episodes(given, steps=9, at_once=3, ways=None, shots=2, queries=2)
     once, again, other = plan.draw(4), plan.draw(4), plan.draw(5)
     assert plan.steps(1) == plan.steps(7) == 9

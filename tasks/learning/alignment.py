@@ -65,8 +65,8 @@ class Distance(nn.Module):
         return self.strength * self.measure(source, target)
 
 
-class Uncertainty(nn.Module):
-    """What predictions on the target's text lack in information; it asks nothing of the source."""
+class Information(nn.Module):
+    """What predictions say of the target's text; it asks nothing of the source."""
 
     def __init__(self) -> None:
         """Nothing to learn."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tasks.learning.contracts import Unfit
 from tasks.learning.learner import Learner
 
 logger = logging.getLogger("graft")
@@ -24,6 +25,8 @@ class State:
     """What a checkpoint keeps besides tensors."""
 
     step: int = 0
+    processes: int = 1
+    """How many trained together: a step is so many of the plan's draws."""
     best: float = -math.inf
     best_step: int = -1
     stale: int = 0
@@ -68,16 +71,27 @@ def forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def resume(learner: Learner, optimizer: torch.optim.Optimizer, folder: Path) -> State:
-    """Load the checkpoint in `folder`; without one, or with a damaged one, start at step 0."""
+def resume(
+    learner: Learner, optimizer: torch.optim.Optimizer, folder: Path, processes: int
+) -> State:
+    """Load the checkpoint in `folder`; without one, or with a damaged one, start at step 0.
+
+    Raises:
+        Unfit: it is of another number of processes, whose steps are other steps.
+    """
     path = folder / NAME
     if not path.exists():
-        return State()
+        return State(processes=processes)
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         logger.warning("%s cannot be read (%s): starting over", path, str(error).splitlines()[0])
-        return State()
+        return State(processes=processes)
+    if content["state"]["processes"] != processes:
+        raise Unfit(
+            f"{path} is of a training by {content['state']['processes']} processes, not by "
+            f"{processes}; go on with as many, or delete it"
+        )
     learner.load_state_dict(content["learner"])
     optimizer.load_state_dict(content["optimizer"])
     state = State(**content["state"])

@@ -131,7 +131,7 @@ class Application(Protocol):
     def request(self) -> tuple[str, ...]:
         """What a served model asks for in their place, in the same order."""
 
-    def model_dump(self, *, mode: str) -> dict[str, Any]:
+    def model_dump(self, *, mode: str, exclude: set[str] | None = None) -> dict[str, Any]:
         """The configuration as JSON (pydantic's)."""
 
     def head(self, width: int) -> nn.Module:
@@ -241,6 +241,10 @@ class Paradigm(Objective, Protocol):
     @property
     def rows_per_label(self) -> int:
         """So many rows of each of its labels a source must have."""
+
+    @property
+    def needs_linear_head(self) -> bool:
+        """Whether it writes the target's head, which then has no hidden layer."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
         """The configuration as JSON (pydantic's)."""

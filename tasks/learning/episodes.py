@@ -6,13 +6,15 @@ Vinyals et al. 2016, "Matching Networks", section 2.2. Pure in (seed, step).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
 from tasks.learning.batches import Stream
 from tasks.learning.contracts import Draw, Unfit
 
+Episode = tuple[Stream, tuple[list[int], list[int]]]
+"""Where its rows are from, and which: to adapt on, and to be judged on."""
 ATTEMPTS = 100
 """Tries, until labels and an order of the rows are found that give each label rows enough."""
 
@@ -22,40 +24,34 @@ class Episodes:
 
     def __init__(
         self,
-        streams: Sequence[Stream],
+        streams: Mapping[str, Stream],
         *,
         steps: int,
         at_once: int,
         ways: int | None,
         shots: int,
         queries: int,
-        balanced: bool = True,
     ) -> None:
-        """Args:
-        streams: where episodes are drawn from; each knows the labels of its rows.
-        steps: how many there are in all, since episodes have no epochs.
-        at_once: episodes a step.
-        ways: labels an episode has; None: all of its stream's.
-        shots: rows of each label to adapt on; a row with two labels counts for both.
-        queries: rows of each label to be judged on.
-        balanced: whether those are so many of each, or as many in all, as they come.
+        """Draw the rows of every episode, so that one that cannot be is known before training.
+
+        Args:
+            streams: by domain, where episodes are drawn from; each knows the labels of its rows.
+            steps: how many there are in all, since episodes have no epochs.
+            at_once: episodes a step.
+            ways: labels an episode has; None: all of its stream's.
+            shots: rows of each label to adapt on; a row with two labels counts for both.
+            queries: rows of each label to be judged on.
 
         Raises:
-            Unfit: a stream has not rows enough for one.
+            Unfit: a domain has not rows enough.
         """
-        self.streams, self.at_once = streams, at_once
-        self.ways, self.shots, self.queries, self.balanced = ways, shots, queries, balanced
-        self.seed = streams[0].seed
-        self._steps = steps
-        for stream in streams:  # at once, not in the middle of the training
-            try:
-                self._rows(stream, np.random.default_rng(self.seed))
-            except Unfit as error:
-                raise Unfit(f"{stream.task}: {error}") from error
+        self.seed = next(iter(streams.values())).seed
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self._episodes = [self._drawn(streams, at_once, step) for step in range(steps)]
 
     def steps(self, epochs: int) -> int:
         """The same number for any number of epochs."""
-        return self._steps
+        return len(self._episodes)
 
     def epoch(self, step: int) -> int:
         """All steps are of one."""
@@ -63,26 +59,26 @@ class Episodes:
 
     def draw(self, step: int) -> Draw:
         """{"support 0": ("books", batch), "query 0": ("books", batch), "support 1": …}"""
-        generator = np.random.default_rng([self.seed, step])
-        order = generator.permutation(len(self.streams))
-        draw = {}
-        for i in range(self.at_once):
-            stream = self.streams[order[i % len(order)]]
-            sets = self._rows(stream, generator)
-            for role, rows in zip(("support", "query"), sets, strict=True):
-                draw[f"{role} {i}"] = (stream.task, stream.gather(rows))
-        return draw
+        return {
+            f"{role} {i}": (stream.task, stream.gather(rows))
+            for i, (stream, sets) in enumerate(self._episodes[step])
+            for role, rows in zip(("support", "query"), sets, strict=True)
+        }
 
-    def _rows(self, stream: Stream, generator: np.random.Generator) -> tuple[list[int], list[int]]:
-        """An episode's rows of a stream."""
-        return draw_rows(
-            stream.classes,
-            self.shots,
-            self.queries,
-            self.ways,
-            generator,
-            balanced=self.balanced,
-        )
+    def _drawn(self, streams: Mapping[str, Stream], at_once: int, step: int) -> list[Episode]:
+        """The episodes of a step, from as many streams in turn as there are."""
+        generator = np.random.default_rng([self.seed, step])
+        order = generator.permutation(list(streams)).tolist()
+        episodes = []
+        for i in range(at_once):
+            name = order[i % len(order)]
+            stream = streams[name]
+            try:
+                sets = draw_rows(stream.classes, self.shots, self.queries, self.ways, generator)
+            except Unfit as error:
+                raise Unfit(f"{name}: {error}") from error
+            episodes.append((stream, sets))
+        return episodes
 
 
 def draw_rows(
@@ -91,21 +87,18 @@ def draw_rows(
     queries: int,
     ways: int | None,
     generator: np.random.Generator,
-    *,
-    balanced: bool = True,
 ) -> tuple[list[int], list[int]]:
     """Rows to adapt on and rows to be judged on, none in both.
 
     Args:
         classes: the labels of each row; rows without any are never drawn.
         shots: rows of each label in the first set, more where a row has several labels.
-        queries: the same of the second, as far as it is balanced.
+        queries: the same of the second.
         ways: how many labels; rows that have others as well are not drawn. None: all.
         generator: what chance follows from.
-        balanced: whether the second set has so many of each label, or as many in all, as they come.
 
     Raises:
-        Unfit: in ATTEMPTS tries no label had rows enough.
+        Unfit: in ATTEMPTS tries there were never rows enough.
     """
     known = sorted(set[str]().union(*classes))
     for _ in range(ATTEMPTS):
@@ -114,8 +107,7 @@ def draw_rows(
         eligible = [row for row in order if classes[row] and classes[row] <= drawn]
         support = _first(eligible, classes, drawn, shots)
         used = set(support)
-        left = [row for row in eligible if row not in used]
-        query = _first(left, classes, drawn, queries) if balanced else left[: queries * len(drawn)]
+        query = _first([row for row in eligible if row not in used], classes, drawn, queries)
         if support and query:
             return support, query
     raise Unfit(

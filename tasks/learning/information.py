@@ -1,8 +1,9 @@
 """How much a learner's predictions say of unlabelled text: I(y; x) = H(E p) − E H(p).
 
 H entropy, E the mean over texts (or words). High where each prediction is sure and all of them
-together are varied. Bridle, Heading and MacKay 1991; to choose models without labels: Musgrave et
-al. 2022, "Three New Validators".
+together are varied, at its most where every label is as frequent as any other: of tags, most of
+which are O, it says little. Bridle, Heading and MacKay 1991; to choose models without labels:
+Musgrave et al. 2022, "Three New Validators".
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ def log_probabilities(output: Output, batch: Batch) -> Tensor:
 
 
 def mutual_information(logs: Tensor) -> Tensor:
-    """(P, C) log p -> () H(mean p) − mean H(p), in nats."""
-    mean = logs.exp().mean(0)
-    return (logs.exp() * logs).sum(-1).mean() - torch.xlogy(mean, mean).sum()
+    """(P, C) log p -> () H(mean p) − mean H(p), in nats; 0 of no or one prediction."""
+    if len(logs) == 0:
+        return logs.sum()
+    mean = logs.exp().mean(0).clamp_min(torch.finfo(logs.dtype).tiny)  # log 0 has no gradient
+    return (logs.exp() * logs).sum(-1).mean() - (mean * mean.log()).sum()
 
 
 def information(learner: Learner, task: str, examples: Sequence[Example]) -> float:

@@ -98,6 +98,10 @@ def train(
 
     Returns:
         `steps` taken and `seconds` spent, over all the runs it took.
+
+    Raises:
+        Unfit: the checkpoint is of another number of processes, or the paradigm does not go with
+            the backbone.
     """
     engine = Accelerator(mixed_precision="no")  # its precision would be the whole process's
     torch.manual_seed(plan.seed)  # what the paradigm adds follows from the seed, too
@@ -105,7 +109,7 @@ def train(
     learner.to(engine.device)
     optimizer = _optimizer(learner, objective, schedule)
     rates = [group["lr"] for group in optimizer.param_groups]
-    state = checkpoint.resume(learner, optimizer, folder)
+    state = checkpoint.resume(learner, optimizer, folder, engine.num_processes)
     writes = engine.is_main_process
     log = _Log(folder / METRICS, state.step) if writes else None
     started = time.monotonic() - state.seconds
@@ -132,6 +136,7 @@ def train(
             scores = validate(learner)
             values |= {f"validation_{name}": value for name, value in scores.items()}
             _watch(state, learner, scores[metric], schedule.patience)
+            state.stopped = any_process(state.stopped, engine)
         if log and (state.step % LOG_EVERY == 0 or epoch_ends):
             log.write(state.step, values | state.means())
         report(state.step, steps, values)
@@ -181,6 +186,11 @@ def average_gradients(learner: Learner, engine: Accelerator) -> None:
     means = engine.reduce(flat, "mean").split([p.numel() for p in used])
     for parameter, mean in zip(used, means, strict=True):
         parameter.grad = mean.view_as(parameter)
+
+
+def any_process(said: bool, engine: Accelerator) -> bool:
+    """Whether one process says so: scores that differ in the last bit must not part them."""
+    return bool(engine.reduce(torch.tensor(float(said), device=engine.device)) > 0)
 
 
 def _optimizer(learner: Learner, objective: Objective, schedule: Schedule) -> torch.optim.Optimizer:

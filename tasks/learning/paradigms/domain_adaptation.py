@@ -7,7 +7,8 @@
   al. 2012, eq. 3; Long et al. 2015 (DAN)
 - coral: L_domain = ‖C_s - C_t‖² / 4H², C covariances. Sun and Saenko 2016, eq. 1
 - information: L_domain = mean H(p) - H(mean p), p the predictions on the target's text, H entropy:
-  each is to be sure, all together varied. Shi and Sha 2012; Liang et al. 2020 (SHOT), eq. 3
+  each is to be sure, all of a batch varied, so labels should be about equally frequent and a batch
+  hold several texts. Shi and Sha 2012; Liang et al. 2020 (SHOT), eq. 3
 
 f is the pooled feature of a text: of the whole sentence, also where each word has a label.
 """
@@ -27,15 +28,15 @@ from tasks.learning.paradigms.tuning import Tuning
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tasks.learning.alignment import Discriminator, Distance, Uncertainty
+    from tasks.learning.alignment import Discriminator, Distance, Information
     from tasks.learning.batches import Streams
     from tasks.learning.contracts import Plan
     from tasks.learning.learner import Learner
 
 
 class DomainAdaptation(Tuning):
-    """Learn the sources' labels while source and target are made alike, or the target is told
-    apart by the labels."""
+    """Learn the sources' labels while the target's features are made like the sources', or
+    predictions on its text sure and varied."""
 
     reads_sources: ClassVar[bool] = True
     reads_text: ClassVar[bool] = True
@@ -57,13 +58,13 @@ class DomainAdaptation(Tuning):
 
     def prepare(self, learner: Learner) -> None:
         """Besides freezing: a discriminator, or what stands in its place."""
-        from tasks.learning.alignment import Discriminator, Distance, Uncertainty, coral, mmd
+        from tasks.learning.alignment import Discriminator, Distance, Information, coral, mmd
 
         super().prepare(learner)
         if self.method == "adversarial":
             learner.extras["domain"] = Discriminator(learner.backbone.width, self.hidden)
         elif self.method == "information":
-            learner.extras["domain"] = Uncertainty()
+            learner.extras["domain"] = Information()
         else:
             learner.extras["domain"] = Distance({"mmd": mmd, "coral": coral}[self.method])
 
@@ -73,7 +74,7 @@ class DomainAdaptation(Tuning):
 
     def advance(self, learner: Learner, progress: float) -> None:
         """λ rises, since the discriminator knows nothing at first."""
-        domain = cast("Discriminator | Distance | Uncertainty", learner.extras["domain"])
+        domain = cast("Discriminator | Distance | Information", learner.extras["domain"])
         domain.strength = self.strength(progress)
 
     def plan(self, streams: Streams) -> Plan:

@@ -28,14 +28,19 @@ class FineTuning(Tuning):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer's learning rate is this times that of the layer above."""
     head: Literal["inherit", "prototypes", "zero"] = "inherit"
-    """How the target's head starts. inherit: as the source left it, or untrained where the target's
-    is its own. prototypes: such that it answers with the nearest mean of the target's labelled
-    rows. zero: its last layer at zero, which favours no label."""
+    """How the target's head starts. inherit: as the source left it, or with what a source's head
+    knows of the labels both have by name. prototypes: such that it answers with the nearest mean of
+    the target's labelled rows. zero: its last layer at zero, which favours no label."""
 
     @property
     def alone(self) -> FineTuning:
         """The same, from the backbone as it came."""
         return self
+
+    @property
+    def needs_linear_head(self) -> bool:
+        """Prototypes are the weights of one layer."""
+        return self.head == "prototypes"
 
     @model_validator(mode="after")
     def lora_has_no_layers(self) -> Self:

@@ -57,9 +57,6 @@ class MetaLearning(Tuning):
     """Rows of each label that an episode adapts on."""
     queries: Annotated[int, Field(gt=0)] = 5
     """Rows of each label that it is judged on."""
-    balanced_queries: bool = True
-    """false: it is judged on as many rows in all, but as they come in the source, so that how
-    frequent each label is is learned as well."""
     inner_steps: Annotated[int, Field(gt=0)] = 3
     """Steps of plain gradient descent within an episode."""
     inner_learning_rate: Annotated[float, Field(gt=0)] = 0.01
@@ -82,6 +79,11 @@ class MetaLearning(Tuning):
     def rows_per_label(self) -> int:
         """An episode's."""
         return self.shots + self.queries
+
+    @property
+    def needs_linear_head(self) -> bool:
+        """As the adaptation does."""
+        return self.adaptation.needs_linear_head
 
     @model_validator(mode="after")
     def reptile_needs_two_steps(self) -> Self:
@@ -119,17 +121,20 @@ class MetaLearning(Tuning):
         return super().parameter_groups(learner, self.learning_rate)
 
     def plan(self, streams: Streams) -> Plan:
-        """So many episodes a step."""
+        """So many episodes a step.
+
+        Raises:
+            Unfit: a source has not rows enough for one.
+        """
         from tasks.learning.episodes import Episodes
 
         return Episodes(
-            list(streams.sources.values()),
+            streams.sources,
             steps=self.steps,
             at_once=self.episodes,
             ways=self.ways,
             shots=self.shots,
             queries=self.queries,
-            balanced=self.balanced_queries,
         )
 
     def gradients(

@@ -33,6 +33,11 @@ class Supervised(Config):
         """Any number will do."""
         return 0
 
+    @property
+    def needs_linear_head(self) -> bool:
+        """Any head will do."""
+        return False
+
     def complaints(self, domains: Mapping[str, int], tasks: Collection[str]) -> Iterator[str]:
         """Nothing."""
         return iter(())
