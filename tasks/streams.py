@@ -35,7 +35,7 @@ class Encoder:
         """Tokenized rows of a task, with their features where the backbone stays as it is."""
         application = self.pipeline.tasks[task]
         found = application.encode(rows, self.learner.tokenizer, supervised=supervised)
-        if self.backbone is None:
+        if self.backbone is None or not found:
             return found
         return features.attached(self.learner, task, found, self.backbone, self.subject)
 

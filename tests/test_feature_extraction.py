@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tasks import features, store
+from tasks.config import Pipeline
 from tasks.learning import loop, prediction
 from tasks.learning.applications.ner import Ner
 from tasks.learning.applications.text_classification import TextClassification
@@ -17,6 +18,7 @@ from tasks.learning.batches import Stream, Streams
 from tasks.learning.contracts import Example
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.paradigms.feature_extraction import FeatureExtraction
+from tasks.streams import Encoder
 from tests.tiny import reviews
 
 PARADIGM = FeatureExtraction(kind="feature_extraction")
@@ -119,3 +121,25 @@ def test_a_head_with_a_hidden_layer(backbone: Path, tmp_path: Path) -> None:
     assert prediction.predict(served, "reviews", rows) == prediction.predict(
         learner, "reviews", rows
     )
+
+
+def test_no_rows_have_no_features(
+    home: Path, backbone: Path, classification: TextClassification
+) -> None:
+    """A training need have neither validation rows nor text to watch: nothing is kept for none."""
+    pipeline = Pipeline.model_validate(
+        {
+            "application": {"kind": "text_classification", "labels": ("negative", "positive")},
+            "backbone": {"path": "backbone"},
+            "sources": {"movies": {"path": "movies.jsonl"}},
+            "target": {"products": {"path": "products.jsonl"}},
+            "paradigm": {"kind": "feature_extraction"},
+            "promotion": {"model": "toy"},
+        }
+    )
+    learner = new_learner(backbone, {"text_classification": classification})
+    encoder = Encoder(pipeline, learner, 256, "digest", "transfer")
+    assert encoder.examples("text_classification", []) == []
+    assert not (home / "artifacts").exists()
+    found = encoder.examples("text_classification", reviews(4))
+    assert all("represented" in example for example in found)
