@@ -136,7 +136,6 @@ def entities() -> Cells:
     news = {
         "path": str(without_dev("conll2003", crossner / "conll2003")),
         "application": {"kind": "ner", "labels": types(crossner / "conll2003")},
-        "labelled": 5000,
         "split": {"validation": 0},
     }
     for name, original in targets.items():

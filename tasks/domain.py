@@ -82,8 +82,8 @@ class Domain(Config):
     group_separator: str | None = None
     """The group is the column's value up to this: with "_", 12_3 and 12_4 are both of group 12."""
     labelled: Annotated[int, Field(ge=0)] | None = None
-    """Use the labels of so many rows only; the rest of the training rows is unlabelled text. 0, for
-    a target: domain adaptation on its text alone."""
+    """Use the labels of so many rows only, drawn one by one, of whatever group; the rest of the
+    training rows is unlabelled text. 0, for a target: domain adaptation on its text alone."""
     read_test_text: bool = False
     """The test rows' text, without their labels, is unlabelled text as well (transductive learning,
     as the papers on the Amazon pairs do it): say so where you report the score."""

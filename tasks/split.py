@@ -1,6 +1,6 @@
 """Who trains, who validates and who tests, without a row of the test set leaking into training.
 
-    place = hash(seed, purpose, group or text), uniform in [0, 1)
+    place = hash(seed, purpose, group or text), uniform in [0, 1); of "rank", the text alone
 
     test         place("test") < split.test, or the data's own test file
     labelled     the first `labelled` of the rest, ranked by place("rank"); all, if not set
@@ -114,9 +114,13 @@ def text_key(row: Row, inputs: Sequence[str]) -> str:
     return "\n".join(" ".join((row[field] or "").casefold().split()) for field in inputs)
 
 
-def place(seed: int, purpose: str, row: Row) -> float:
-    """Uniform in [0, 1), from the row's group or text alone; each purpose draws afresh."""
-    unit = f"group {row['group']}" if row["group"] is not None else f"text {row['key']}"
+def unit(row: Row) -> str:
+    """What is never split: the row's group, else its text."""
+    return f"group {row['group']}" if row["group"] is not None else f"text {row['key']}"
+
+
+def place(seed: int, purpose: str, unit: str) -> float:
+    """Uniform in [0, 1), from a group or text alone; each purpose draws afresh."""
     drawn = hashlib.sha256(f"{seed}\0{purpose}\0{unit}".encode()).digest()
     return int.from_bytes(drawn[:8], "big") / 2**64
 
@@ -127,7 +131,7 @@ def take_test(rows: list[Row], domain: Domain, seed: int) -> tuple[list[Row], li
         chosen = [row["split"] == "test" for row in rows]
     else:
         chosen = [
-            row["split"] in (None, "train") and place(seed, "test", row) < domain.split.test
+            row["split"] in (None, "train") and place(seed, "test", unit(row)) < domain.split.test
             for row in rows
         ]
     return (
@@ -142,13 +146,14 @@ def assign(rows: list[Row], domain: Domain, seed: int) -> dict[str, list[Row]]:
     validation = [row for row in rows if row["split"] == "validation"]
     unlabelled = {row_id(row) for row in rows if row["split"] == "unlabelled"}
     if domain.labelled is not None:
-        # The text after the group, so that the order within a group is drawn as well.
-        rank = sorted(pool, key=lambda row: (place(seed, "rank", row), row["key"], row_id(row)))
+        # Not by group: ten labels of one group say less than ten of ten.
+        ranks = {row_id(row): place(seed, "rank", f"text {row['key']}") for row in pool}
+        rank = sorted(pool, key=lambda row: (ranks[row_id(row)], row_id(row)))
         unlabelled |= {row_id(row) for row in rank[domain.labelled :]}
     labelled = [row for row in pool if row_id(row) not in unlabelled]
     if not validation:
         share = domain.split.validation
-        validation = [row for row in labelled if place(seed, "validation", row) < share]
+        validation = [row for row in labelled if place(seed, "validation", unit(row)) < share]
     if domain.labelled == 0:
         validation = []  # its labels would choose the model
     held = {row_id(row) for row in validation}

@@ -127,6 +127,15 @@ def test_groups_stay_together() -> None:
     assert all(not a & b for a, b in itertools.combinations(groups, 2))
 
 
+def test_labelled_rows_are_of_many_groups() -> None:
+    """The rows whose labels are used are drawn one by one, not a group at a time."""
+    products = [{**row, "group": str(row["row"] // 10)} for row in made("products", 500)]
+    chosen = {"labelled": 20, "split": {"validation": 0}}
+    found = sets(run(pipeline(chosen), made("movies", 100), products), "products")
+    assert len(found["train"]) == 20
+    assert len({row["group"] for row in found["train"]}) > 10
+
+
 def test_same_text_same_side() -> None:
     """Copies of one text, whatever their case and spacing, are on one side, and are counted."""
     products = made("products", 200)
