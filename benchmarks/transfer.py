@@ -31,7 +31,7 @@ WAYS: Mapping[str, dict[str, Any]] = {
         "paradigm": {"kind": "feature_extraction"},
         "training": {"epochs": 100, "learning_rate": 1e-3},
     },
-    "multi_task": {"paradigm": {"kind": "multi_task", "temperature": 2}, "source_training": None},
+    "multi_task": {"paradigm": {"kind": "multi_task", "temperature": 5}, "source_training": None},
     "adversarial": {"paradigm": {"kind": "domain_adaptation"}},
     "mmd": {"paradigm": {"kind": "domain_adaptation", "method": "mmd"}},
     "coral": {"paradigm": {"kind": "domain_adaptation", "method": "coral"}},
