@@ -164,7 +164,7 @@ def entities() -> Cells:
 
 
 def labels() -> Cells:
-    """The shipped `reviews` with 5 to 200 labels; the fewer they are, the more often they are seen."""
+    """The shipped `reviews` with 5 to 200 labels, seen the more often the fewer they are."""
     for count in (5, 10, 20, 50, 100, 200):
         epochs = max(5, 400 // count)
         changes = [f"target.products.labelled={count}", f"training.epochs={epochs}"]
