@@ -1,4 +1,4 @@
-"""The cells of a benchmark as Markdown, and that Markdown in RESULTS.md and in MLflow."""
+"""The cells of a benchmark as Markdown and as a picture, in RESULTS.md and in MLflow."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.errors import GraftError
+from tasks.pictures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Cell = dict[str, Any]
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -122,6 +126,31 @@ def over_targets(gains: Mapping[str, Sequence[float]]) -> str:
     drawn = np.random.default_rng(0).choice(means, (10_000, len(means))).mean(1)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return f"{mean(means):+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def picture(cells: Sequence[Cell]) -> Figure:
+    """The mean score over the seeds on each target, a line a paradigm and one of the baseline."""
+    targets = list(dict.fromkeys(cell["target"] for cell in cells))
+    figure, axes = new_figure(1.5 + 1.1 * len(targets), 4.5)
+    for (way, *_), own in lines_of(cells).items():
+        _line(axes, targets, way, [(cell["target"], score(cell, "transfer")) for cell in own])
+    baseline = [(target, value) for (target, *_), value in plain(cells).items()]
+    if baseline:
+        _line(axes, targets, f"{PLAIN}, no transfer", baseline, color="black", linestyle="--")
+    axes.set_xticks(range(len(targets)), targets, rotation=30, ha="right")
+    axes.set(ylabel=cells[0]["report"]["metric"])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _line(
+    axes: Any, targets: list[str], label: str, scores: Sequence[tuple[str, float]], **style: str
+) -> None:
+    """A system's mean score on each target that it has one on, in the order of the targets."""
+    found = {t: [value for target, value in scores if target == t] for t in targets}
+    points = [(i, mean(values)) for i, values in enumerate(found.values()) if values]
+    axes.plot(*zip(*points, strict=True), marker="o", label=label, **style)
 
 
 def write(name: str, text: str, results: Path | None = None) -> None:

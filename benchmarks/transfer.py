@@ -4,7 +4,7 @@
 
 A cell that is done is not done again: its report is kept under GRAFT_HOME/benchmarks, its metrics
 and model are in MLflow as of any run. `--table` prints the tables of what is there, `--write` puts
-them into RESULTS.md and MLflow.
+them into RESULTS.md and MLflow, and a picture of them beside RESULTS.md.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def main() -> None:
     cells = cells_of(options.set)
     text = tables.tables(cells)
     print(text)
-    if options.write:
+    if options.write and cells:
         tables.write(options.set, text)
+        tables.picture(cells).savefig(tables.RESULTS.with_name(f"{options.set}.png"), dpi=120)
         tables.track(options.set, text, cells)
 
 

@@ -111,6 +111,22 @@ def test_targets_are_what_varies() -> None:
     assert "| 4 | 2 |" in line
 
 
+def test_picture() -> None:
+    """A line a paradigm, the mean over seeds on each target it has, and plain fine-tuning's."""
+    found = [
+        {**cell("fine_tuning", 13, 0.1), "target": "5 labels"},
+        {**cell("fine_tuning", 14, 0.3), "target": "5 labels"},
+        {**cell("fine_tuning", 13, 0.2), "target": "10 labels"},
+        {**cell("fomaml", 13, 0.4), "target": "10 labels"},
+    ]
+    (axes,) = tables.picture(found).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert list(lines) == ["fine_tuning", "fomaml", "plain fine-tuning, no transfer"]
+    assert lines["fine_tuning"] == [[0, pytest.approx(0.7)], [1, pytest.approx(0.7)]]
+    assert lines["fomaml"] == [[1, pytest.approx(0.9)]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["5 labels", "10 labels"]
+
+
 @pytest.mark.parametrize(
     "other",
     [{"settings": "paradigm.steps=9"}, {"code": "def"}, {"backbone": "BERT"}],
@@ -177,6 +193,7 @@ def test_a_cell_is_run_once(
     assert progress.startswith("toy: products, fine_tuning, seed 13\n")
     assert "| products | fine_tuning |  | 13 |" in first
     assert first.strip() in (tmp_path / "RESULTS.md").read_text()
+    assert (tmp_path / "toy.png").stat().st_size > 0
     client = connect()
     runs = client.search_runs([client.get_experiment_by_name("benchmark-toy").experiment_id])
     (written,) = (run for run in runs if run.info.run_name == "tables")
