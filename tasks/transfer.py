@@ -17,6 +17,9 @@ from tasks.learning.contracts import Paradigm, Row
 from tasks.stage import Stage
 from tasks.training import Origin, Rows, fit, read_rows
 
+OF_THE_ADAPTATION = {"epochs", "learning_rate"}
+"""What of `training` is nothing to a paradigm that does not read the target: it has its own."""
+
 
 def stage(
     pipeline: Pipeline, paradigm: Paradigm, origin: Origin, split: store.Output, subject: str
@@ -55,7 +58,9 @@ def stage(
         subject,
         {
             "paradigm": paradigm.model_dump(mode="json"),
-            "training": training.model_dump(mode="json"),
+            "training": training.model_dump(
+                mode="json", exclude=None if paradigm.reads_target else OF_THE_ADAPTATION
+            ),
             "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
             "sources": sources,  # in the order they are drawn in
             "metric": pipeline.metric,

@@ -230,7 +230,7 @@ def test_a_start_is_learned_from_the_sources_alone(run: Run, project: Path) -> N
     result, cached = run(*meta)
     assert not cached["transfer meta_learning"]
     assert list(result["evaluation"]["systems"]) == ["majority", "target_only", "transfer"]
-    _, again = run(*meta, "target.products.labelled=20")
+    _, again = run(*meta, "target.products.labelled=20", "training.epochs=3")
     assert again["transfer meta_learning"]
     assert not again["transfer transfer"]
     with pytest.raises(DataRejected, match="an episode takes 104"):
