@@ -61,7 +61,8 @@ def each(cells: Sequence[Cell], baselines: Sequence[str]) -> Iterator[str]:
     first = next((name for name in ("target_only", "source_only") if name in baselines), None)
     gain = [f"gain over {first}"] if first else []
     yield from row("target", "paradigm", "settings", "seed", *baselines, "score", *gain)
-    for cell in sorted(cells, key=lambda cell: str(cell["target"])):
+    targets = list(dict.fromkeys(cell["target"] for cell in cells))
+    for cell in sorted(cells, key=lambda cell: targets.index(cell["target"])):
         report = cell["report"]
         others = [
             f"{score(cell, name):.3f}" if name in report["systems"] else "–" for name in baselines
