@@ -214,6 +214,7 @@ def main() -> None:
     except GraftError as error:
         errors.print(f"graft: {error}", markup=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("graft: interrupted; the same command goes on from the last checkpoint")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what Typer makes of Ctrl-C
+            errors.print("graft: interrupted; the same command goes on from the last checkpoint")
+        raise

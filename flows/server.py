@@ -47,6 +47,7 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         stdin=subprocess.PIPE,  # never written to; see local_api.py
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for this process, which has its state to report yet
     )
     atexit.register(stop, process)  # before Prefect registers its own, and so called after them
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"

@@ -1,8 +1,10 @@
-"""kill -9 in mid-training, then the same command again."""
+"""kill -9 or Ctrl-C in mid-training, then the same command again."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -27,25 +29,44 @@ def weights(home: Path) -> dict[str, str]:
     }
 
 
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    """Killed after a checkpoint, the run leaves no server behind; the next goes on from it and ends
-    bit for bit as one left alone."""
-    folder = write_project(tmp_path / "project")
-    killed, alone = tmp_path / "killed", tmp_path / "alone"
+def in_training(folder: Path, home: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A run, in a process group of its own, that has written a checkpoint; and its servers."""
     process = subprocess.Popen(
         command("run", "toy", *LONGER),
         cwd=folder,
-        env=environment(killed),
+        env=environment(home),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 300
-    while not list(killed.glob("artifacts/source/*.work/checkpoint.pt")):
+    while not list(home.glob("artifacts/source/*.work/checkpoint.pt")):
         assert process.poll() is None, "the run ended before it wrote a checkpoint"
         assert time.monotonic() < deadline, "no checkpoint in five minutes"
         time.sleep(0.02)
     servers = psutil.Process(process.pid).children()
     assert servers, "a run without a Prefect server of its own"
+    return process, servers
+
+
+def test_an_interrupted_run_ends_at_once(tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to the whole process group: the run still has a Prefect server to
+    report to, says how to go on, and leaves no server behind."""
+    process, servers = in_training(write_project(tmp_path / "project"), tmp_path / "home")
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip().endswith("interrupted; the same command goes on from the last checkpoint")
+    assert psutil.wait_procs(servers, timeout=60)[1] == [], "its Prefect server lives on"
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    """Killed after a checkpoint, the run leaves no server behind; the next goes on from it and ends
+    bit for bit as one left alone."""
+    folder = write_project(tmp_path / "project")
+    killed, alone = tmp_path / "killed", tmp_path / "alone"
+    process, servers = in_training(folder, killed)
     process.kill()
     process.wait()
     assert not list(killed.glob("artifacts/source/*/manifest.json")), "killed too late"
