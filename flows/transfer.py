@@ -1,4 +1,4 @@
-"""THE flow: ingest → validate → split → source → transfer and target_only → evaluate → register.
+"""THE flow: ingest → validate → split → source → transfer → predict → evaluate → register.
 
 Read `transfer` below from top to bottom: each line is a node of the DAG.
 """
@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.report import markdown_table
-from tasks import evaluate, ingest, register, source, split, store, validate
+from tasks import evaluate, ingest, predict, register, source, split, store, validate
 from tasks import transfer as transferring
 from tasks.config import Pipeline
 from tasks.errors import DataRejected
@@ -78,7 +78,13 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         transferred = transferring.stage(pipeline, last, start, parts, "transfer")
         learners["transfer"] = run(transferred, before)
 
-        evaluation = run(evaluate.stage(pipeline, parts, learners, start), *learners.values())
+        answers = {
+            name: run(predict.stage(pipeline, parts, learner, name), learner)
+            for name, learner in learners.items()
+            if name == "transfer" or name in pipeline.evaluation.baselines
+        }
+        evaluated = evaluate.stage(pipeline, parts, learners, answers, start)
+        evaluation = run(evaluated, *answers.values())
         record_evaluation(tracker, evaluation, learners)
         registered = register.stage(tracker, parts, learners["transfer"], evaluation)
         return conclude(tracker, evaluation, run(registered, evaluation))

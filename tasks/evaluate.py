@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks import pictures, shift, store
+from tasks import pictures, predict, shift, store
 from tasks.config import Pipeline
 from tasks.learning.contracts import Prediction, Row
 from tasks.stage import Stage
@@ -25,16 +25,30 @@ TARGET_ONLY = "target_only"
 
 
 def stage(
-    pipeline: Pipeline, split: store.Output, learners: Mapping[str, store.Output], start: Origin
+    pipeline: Pipeline,
+    split: store.Output,
+    learners: Mapping[str, store.Output],
+    answers: Mapping[str, store.Output],
+    start: Origin,
 ) -> Stage:
-    """Score every learner, and `majority` where it is asked for; `start` is the transfer's."""
+    """Score every system that answered, and `majority` where it is asked for.
+
+    Args:
+        pipeline: what is compared, and how.
+        split: all domains' rows.
+        learners: by system, for their curves; the transfer's features are measured.
+        answers: by system, what `tasks.predict` wrote.
+        start: what the transfer started from.
+    """
     target = pipeline.target_name
     unlabelled = pipeline.target[target].labelled == 0
     domains = list(pipeline.domains) if pipeline.paradigm.reads_text or unlabelled else []
 
     def compute(folder: Path) -> None:
         rows = read_rows(split.file(f"{target}/test.parquet"))
-        predictions = predict_all(pipeline, split, learners, rows)
+        predictions = {name: predict.read(output) for name, output in answers.items()}
+        if "majority" in pipeline.evaluation.baselines:
+            predictions = {"majority": [constant(pipeline, split)] * len(rows), **predictions}
         (folder / "predictions").mkdir(exist_ok=True)
         for name, predicted in predictions.items():
             write_predictions(folder / "predictions" / f"{name}.parquet", rows, predicted)
@@ -70,11 +84,9 @@ def stage(
             "start": start.digest,
             # What the shift is measured on; what `majority` counts without labels of the target.
             **{f"rows of {name}": split.digest(f"{name}/") for name in domains},
-            **{
-                f"{name} {part}": output.digest(part)
-                for name, output in learners.items()
-                for part in ("learner/", "metrics.jsonl")
-            },
+            "transferred": learners[TRANSFER].digest("learner/"),
+            **{f"{n} curve": output.digest("metrics.jsonl") for n, output in learners.items()},
+            **{f"{name} answers": output.digest(predict.FILE) for name, output in answers.items()},
         },
         compute,
     )
@@ -90,29 +102,13 @@ def affinities(learner: store.Output) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def predict_all(
-    pipeline: Pipeline,
-    split: store.Output,
-    learners: Mapping[str, store.Output],
-    rows: Sequence[Row],
-) -> dict[str, list[Prediction]]:
-    """Every system's predictions on `rows`, baselines first."""
-    from tasks.learning.learner import load_learner
-    from tasks.learning.prediction import predict
-
-    target, application = pipeline.target_name, pipeline.application
-    predictions: dict[str, list[Prediction]] = {}
-    if "majority" in pipeline.evaluation.baselines:
-        domains = [target, *(n for n in pipeline.sources if pipeline.task(n) == application.kind)]
-        labelled = (read_rows(split.file(f"{name}/train.parquet")) for name in domains)
-        seen = next(rows for rows in labelled if rows)  # the sources', if the target has none
-        predictions["majority"] = [application.constant(seen)] * len(rows)
-    for name, output in learners.items():
-        if name != TRANSFER and name not in pipeline.evaluation.baselines:
-            continue
-        learner = load_learner(output.file("learner"), {application.kind: application})
-        predictions[name] = predict(learner, application.kind, rows)
-    return predictions
+def constant(pipeline: Pipeline, split: store.Output) -> Prediction:
+    """The answer that fits most of the target's training rows, or, if it has none, the sources'."""
+    application = pipeline.application
+    alike = [name for name in pipeline.sources if pipeline.task(name) == application.kind]
+    domains = [pipeline.target_name, *alike]
+    labelled = (read_rows(split.file(f"{name}/train.parquet")) for name in domains)
+    return application.constant(next(rows for rows in labelled if rows))
 
 
 def compare(

@@ -110,12 +110,20 @@ def test_a_second_run_is_cached_whole(run: Run) -> None:
 
 
 def test_a_training_value_reruns_what_depends_on_it(run: Run) -> None:
-    """--set on a training value reruns transfer, evaluation and registration alone."""
+    """--set on a training value reruns what was trained by it, and what is said of that."""
     run()
     _, cached = run("training.epochs=1")
     assert computed(cached) == {
-        "transfer target_only", "transfer transfer", "evaluate products", "register toy",
+        "transfer target_only", "transfer transfer", "predict target_only", "predict transfer",
+        "evaluate products", "register toy",
     }  # fmt: skip
+
+
+def test_other_resamples_ask_no_learner_again(run: Run) -> None:
+    """What the systems answered follows from them and the test rows alone."""
+    run()
+    _, cached = run("evaluation.resamples=100")
+    assert computed(cached) == {"evaluate products", "register toy"}
 
 
 def test_one_target_row_leaves_the_source_alone(run: Run, project: Path) -> None:

@@ -79,7 +79,8 @@ def test_runs_against_a_server(server: str, tmp_path: Path) -> None:
     assert {task["state"]["type"] for task in tasks} == {"COMPLETED"}
     assert {task["name"] for task in tasks} >= {
         "fetch backbone", "ingest movies", "validate products", "source movies",
-        "transfer target_only", "transfer transfer", "evaluate products", "register toy",
+        "transfer target_only", "transfer transfer", "predict transfer", "evaluate products",
+        "register toy",
     }  # fmt: skip
     inputs = {task["name"]: task["task_inputs"] for task in tasks}
     assert inputs["transfer transfer"]["after"], "the run's graph has no edge into transfer"

@@ -1,0 +1,47 @@
+"""The prediction stage: one learner's answers to the target's test rows, in predictions.jsonl.
+
+It follows from the learner and the rows alone: another metric, or another paradigm beside the same
+baseline, does not ask the learner again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tasks import store
+from tasks.config import Pipeline
+from tasks.learning.contracts import Prediction
+from tasks.stage import Stage
+from tasks.training import read_rows
+
+FILE = "predictions.jsonl"
+
+
+def stage(pipeline: Pipeline, split: store.Output, learner: store.Output, name: str) -> Stage:
+    """Ask the system of this name about every test row."""
+    test = f"{pipeline.target_name}/test.parquet"
+    application = pipeline.application
+
+    def compute(folder: Path) -> None:
+        from tasks.learning.learner import load_learner
+        from tasks.learning.prediction import predict
+
+        loaded = load_learner(learner.file("learner"), {application.kind: application})
+        answers = predict(loaded, application.kind, read_rows(split.file(test)))
+        text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+        (folder / FILE).write_text(text, encoding="utf-8")
+
+    return Stage(
+        "predict",
+        name,
+        {"application": application.model_dump(mode="json")},
+        {"test": split.digest(test), "learner": learner.digest("learner/")},
+        compute,
+    )
+
+
+def read(output: store.Output) -> list[Prediction]:
+    """The answers, in the order of the test rows."""
+    with output.file(FILE).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
