@@ -130,14 +130,19 @@ def over_targets(gains: Mapping[str, Sequence[float]]) -> str:
 
 
 def picture(cells: Sequence[Cell]) -> Figure:
-    """The mean score over the seeds on each target, a line a paradigm and one of the baseline."""
+    """The mean score over the seeds on each target, a line a paradigm and one a baseline."""
     targets = list(dict.fromkeys(cell["target"] for cell in cells))
     figure, axes = new_figure(1.5 + 1.1 * len(targets), 4.5)
     for (way, *_), own in lines_of(cells).items():
         _line(axes, targets, way, [(cell["target"], score(cell, "transfer")) for cell in own])
-    baseline = [(target, value) for (target, *_), value in plain(cells).items()]
-    if baseline:
-        _line(axes, targets, f"{PLAIN}, no transfer", baseline, color="black", linestyle="--")
+    untuned = [c for c in cells if "source_only" in c["report"]["systems"]]
+    baselines = {
+        f"{PLAIN}, no transfer": [(target, value) for (target, *_), value in plain(cells).items()],
+        "source_only": [(cell["target"], score(cell, "source_only")) for cell in untuned],
+    }
+    for (name, found), style in zip(baselines.items(), ("--", ":"), strict=True):
+        if found:
+            _line(axes, targets, name, found, color="black", linestyle=style)
     axes.set_xticks(range(len(targets)), targets, rotation=30, ha="right")
     axes.set(ylabel=cells[0]["report"]["metric"])
     axes.grid(alpha=0.3)

@@ -119,9 +119,13 @@ def test_picture() -> None:
         {**cell("fine_tuning", 13, 0.2), "target": "10 labels"},
         {**cell("fomaml", 13, 0.4), "target": "10 labels"},
     ]
+    systems = found[-1]["report"]["systems"]
+    systems["source_only"] = systems["target_only"]
     (axes,) = tables.picture(found).axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
-    assert list(lines) == ["fine_tuning", "fomaml", "plain fine-tuning, no transfer"]
+    baselines = ["plain fine-tuning, no transfer", "source_only"]
+    assert list(lines) == ["fine_tuning", "fomaml", *baselines]
+    assert lines["source_only"] == [[1, 0.5]]
     assert lines["fine_tuning"] == [[0, pytest.approx(0.7)], [1, pytest.approx(0.7)]]
     assert lines["fomaml"] == [[1, pytest.approx(0.9)]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5 labels", "10 labels"]
