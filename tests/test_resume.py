@@ -31,6 +31,8 @@ def weights(home: Path) -> dict[str, str]:
 
 def in_training(folder: Path, home: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """A run, in a process group of its own, that has written a checkpoint; and its servers."""
+    # A shell ignores Ctrl-C in what it starts in the background, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command("run", "toy", *LONGER),
         cwd=folder,
@@ -40,6 +42,7 @@ def in_training(folder: Path, home: Path) -> tuple[subprocess.Popen[str], list[p
         text=True,
         start_new_session=True,
     )
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 300
     while not list(home.glob("artifacts/source/*.work/checkpoint.pt")):
         assert process.poll() is None, "the run ended before it wrote a checkpoint"
