@@ -74,8 +74,12 @@ def run(
     started = time.monotonic()
     if not as_json:
         console.print(f"Pipeline [bold]{name}[/bold]: {pipeline.description}")
-    with live_steps(not as_json):
-        result = run_flow(name, pipeline)
+    try:
+        with live_steps(not as_json):
+            result = run_flow(name, pipeline)
+    except KeyboardInterrupt:  # which Typer makes exit code 130
+        errors.print("graft: interrupted; the same command goes on from the last checkpoint")
+        raise
     if as_json:
         print(json.dumps(result))
         return
@@ -214,7 +218,3 @@ def main() -> None:
     except GraftError as error:
         errors.print(f"graft: {error}", markup=False)
         sys.exit(2)
-    except SystemExit as ended:
-        if ended.code == 130:  # what Typer makes of Ctrl-C
-            errors.print("graft: interrupted; the same command goes on from the last checkpoint")
-        raise

@@ -28,8 +28,6 @@ from tasks.leakage import Leak, Row, find_leaks, leak_report, row_id
 from tasks.learning.contracts import Application
 from tasks.stage import Stage
 
-SHARING = {"split", "labelled", "read_test_text"}
-"""What of a domain's configuration says which rows go where."""
 SETS = ("train", "validation", "test", "unlabelled")
 
 
@@ -119,9 +117,9 @@ def unit(row: Row) -> str:
     return f"group {row['group']}" if row["group"] is not None else f"text {row['key']}"
 
 
-def place(seed: int, purpose: str, unit: str) -> float:
+def place(seed: int, purpose: str, of: str) -> float:
     """Uniform in [0, 1), from a group or text alone; each purpose draws afresh."""
-    drawn = hashlib.sha256(f"{seed}\0{purpose}\0{unit}".encode()).digest()
+    drawn = hashlib.sha256(f"{seed}\0{purpose}\0{of}".encode()).digest()
     return int.from_bytes(drawn[:8], "big") / 2**64
 
 
