@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def tables(cells: Sequence[Cell]) -> str:
     lines = row("paradigm", "settings", "backbone", "code", "targets", "seeds", "score", *heads)
     for way, own in lines_of(cells).items():
         targets, seeds = ({cell[key] for cell in own} for key in ("target", "seed"))
-        gains = [over_targets(gains_over(name, own, cells)) for name in compared]
+        gains = [mean_gain(gains_over(name, own, cells)) for name in compared]
         found = mean(score(cell, "transfer") for cell in own)
         lines += row(*way, len(targets), len(seeds), f"{found:.4f}", *gains)[:1]
     return "\n".join([*lines, "", *each(cells, baselines)])
@@ -117,32 +118,50 @@ def gains_over(name: str, own: Sequence[Cell], cells: Sequence[Cell]) -> dict[st
     return found
 
 
-def over_targets(gains: Mapping[str, Sequence[float]]) -> str:
-    """The mean gain, and its bootstrap interval over the targets, each with all its seeds."""
+def mean_gain(gains: Mapping[str, Sequence[float]]) -> str:
+    """The mean gain, and its bootstrap interval over the targets, each with all its seeds.
+
+    There is none over fewer than three, nor over numbers of labels of one test set (see `curve`).
+    """
     if not gains:
         return "–"
     means = [mean(values) for values in gains.values()]
-    if len(means) < 3:
+    if len(means) < 3 or curve(gains):
         return f"{mean(means):+.4f}"
     drawn = np.random.default_rng(0).choice(means, (10_000, len(means))).mean(1)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return f"{mean(means):+.4f} ({low:+.4f} to {high:+.4f})"
 
 
+def curve(targets: Iterable[str]) -> bool:
+    """Whether the targets are one and the same with ever more labels: "5 labels", "10 labels"."""
+    return all(target.endswith(" labels") for target in targets)
+
+
 def picture(cells: Sequence[Cell]) -> Figure:
-    """The mean score over the seeds on each target, a line a paradigm and one a baseline."""
+    """The mean score over the seeds on each target, a mark a paradigm and one a baseline.
+
+    Marks are joined to lines where the targets are a curve.
+    """
     targets = list(dict.fromkeys(cell["target"] for cell in cells))
-    figure, axes = new_figure(1.5 + 1.1 * len(targets), 4.5)
-    for (way, *_), own in lines_of(cells).items():
-        _line(axes, targets, way, [(cell["target"], score(cell, "transfer")) for cell in own])
-    untuned = [c for c in cells if "source_only" in c["report"]["systems"]]
-    baselines = {
-        f"{PLAIN}, no transfer": [(target, value) for (target, *_), value in plain(cells).items()],
-        "source_only": [(cell["target"], score(cell, "source_only")) for cell in untuned],
+    if curve(targets):
+        targets.sort(key=lambda target: int(target.split()[0]))
+    systems = {
+        **{named: scores_of(own, "transfer") for named, own in named_lines(cells).items()},
+        **baselines(cells),
     }
-    for (name, found), style in zip(baselines.items(), ("--", ":"), strict=True):
-        if found:
-            _line(axes, targets, name, found, color="black", linestyle=style)
+    figure, axes = new_figure(1.5 + 1.1 * len(targets), 4.5)
+    for name, found in systems.items():
+        baseline = name.startswith((PLAIN, "source_only"))
+        points = [(i, mean(found[t])) for i, t in enumerate(targets) if t in found]
+        axes.plot(
+            *zip(*points, strict=True),
+            marker=("x" if name.startswith("source_only") else "_") if baseline else "o",
+            markersize=9,
+            color="black" if baseline else None,
+            linestyle=("--" if baseline else "-") if curve(targets) else "none",
+            label=name,
+        )
     axes.set_xticks(range(len(targets)), targets, rotation=30, ha="right")
     axes.set(ylabel=cells[0]["report"]["metric"])
     axes.grid(alpha=0.3)
@@ -150,13 +169,38 @@ def picture(cells: Sequence[Cell]) -> Figure:
     return figure
 
 
-def _line(
-    axes: Any, targets: list[str], label: str, scores: Sequence[tuple[str, float]], **style: str
-) -> None:
-    """A system's mean score on each target that it has one on, in the order of the targets."""
-    found = {t: [value for target, value in scores if target == t] for t in targets}
-    points = [(i, mean(values)) for i, values in enumerate(found.values()) if values]
-    axes.plot(*zip(*points, strict=True), marker="o", label=label, **style)
+def named_lines(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """A table's lines by what tells them apart: their paradigm, and what else must be said."""
+    lines = lines_of(cells)
+    ways = Counter(way for way, *_ in lines)
+    return {
+        way if ways[way] == 1 else ", ".join(filter(None, (way, *more))): own
+        for (way, *more), own in lines.items()
+    }
+
+
+def baselines(cells: Sequence[Cell]) -> dict[str, dict[str, list[float]]]:
+    """Baseline -> target -> its scores; a baseline of each backbone, if there are several."""
+    found: dict[str, dict[str, list[float]]] = {}
+    backbones = list(dict.fromkeys(cell["backbone"] for cell in cells))
+    for backbone in backbones:
+        own = [cell for cell in cells if cell["backbone"] == backbone]
+        behind = f", {backbone}" if len(backbones) > 1 else ""
+        alone: dict[str, list[float]] = {}
+        for (target, *_), value in plain(own).items():
+            alone.setdefault(target, []).append(value)
+        found[f"{PLAIN}, no transfer{behind}"] = alone
+        untuned = [cell for cell in own if "source_only" in cell["report"]["systems"]]
+        found[f"source_only{behind}"] = scores_of(untuned, "source_only")
+    return {name: scores for name, scores in found.items() if scores}
+
+
+def scores_of(cells: Sequence[Cell], system: str) -> dict[str, list[float]]:
+    """Target -> a system's scores, a cell each."""
+    found: dict[str, list[float]] = {}
+    for cell in cells:
+        found.setdefault(cell["target"], []).append(score(cell, system))
+    return found
 
 
 def write(name: str, text: str, results: Path | None = None) -> None:

@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.report import markdown_table
-from tasks import evaluate, ingest, predict, register, source, split, store, validate
+from tasks import evaluate, ingest, predict, readiness, register, source, split, store, validate
 from tasks import transfer as transferring
 from tasks.config import Pipeline
 from tasks.errors import DataRejected
@@ -47,6 +47,7 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
                 record_validation(tracker, domain, store.work_folder(gate.name, gate.key))
                 raise
         parts = run(split.stage(pipeline, valid), *valid.values())
+        readiness.rows(pipeline, parts.read_json("report.json")["domains"])
         record_data(tracker, valid, parts)
 
         before = parts

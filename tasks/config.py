@@ -68,7 +68,7 @@ class Training(Config):
     """How long and how fast the weights move."""
 
     epochs: PositiveInt = 3
-    """Passes over the labelled rows."""
+    """Passes over the target's labelled rows; without any, over the sources'."""
     learning_rate: PositiveFloat = 5e-5
     """Peak learning rate of the backbone's top layer and the head."""
     warmup: Share = 0.1
@@ -136,7 +136,7 @@ class Pipeline(Config):
 
     description: str = ""
     """One line for people."""
-    seed: Annotated[int, Field(ge=0)] = 13
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 13
     """Seed of splits, initial weights, order and resampling."""
     application: AnyApplication
     """What is learned."""

@@ -9,13 +9,6 @@ from tasks.domain import Conflict
 if TYPE_CHECKING:
     from tasks.config import Pipeline
 
-RESERVED = frozenset(
-    {"add_module", "apply", "buffers", "children", "clear", "compile", "double", "eval", "float"}
-    | {"forward", "half", "items", "keys", "modules", "parameters", "pop", "register", "train"}
-    | {"training", "to", "type", "update", "values"}
-)
-"""What a head cannot be called: torch has a use for the name."""
-
 
 def check(pipeline: Pipeline) -> None:
     """Go through every rule.
@@ -33,7 +26,7 @@ def check(pipeline: Pipeline) -> None:
 
 
 def names(pipeline: Pipeline) -> None:
-    """Domains have names of their own, which torch can give to heads."""
+    """Domains have names of their own."""
     target, kind = pipeline.target_name, pipeline.application.kind
     if target in pipeline.sources:
         raise Conflict(
@@ -43,10 +36,6 @@ def names(pipeline: Pipeline) -> None:
         raise Conflict(
             ("target", target, "application"),
             "the target's application is the pipeline's; remove this one",
-        )
-    if taken := sorted(RESERVED & set(pipeline.tasks)):
-        raise Conflict(
-            ("sources", taken[0]), f"a source with its own labels cannot be called '{taken[0]}'"
         )
     if kind in pipeline.sources:
         raise Conflict(

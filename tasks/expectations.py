@@ -72,11 +72,6 @@ def expectations(
         if rule.values is not None:
             accepted = gxe.ExpectColumnValuesToBeInSet(column=field, value_set=list(rule.values))
             built.append((accepted, f"is not accepted; accepted: {', '.join(rule.values)}"))
-        if rule.maximum_characters is not None:
-            short = gxe.ExpectColumnValueLengthsToBeBetween(
-                column=field, max_value=rule.maximum_characters
-            )
-            built.append((short, f"is longer than {rule.maximum_characters} characters"))
     return built
 
 

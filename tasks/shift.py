@@ -44,11 +44,11 @@ def measure(
         backbones: "before" and "after" -> a transformers folder.
     """
     from tasks.learning.alignment import proxy_a_distance
-    from tasks.learning.learner import new_learner
+    from tasks.learning.learner import accelerator, new_learner
 
     found = {}
     for moment, folder in backbones.items():
-        learner = new_learner(folder, pipeline.tasks)
+        learner = new_learner(folder, pipeline.tasks).to(accelerator())
         source = np.concatenate([_features(pipeline, learner, split, n) for n in pipeline.sources])
         target = _features(pipeline, learner, split, pipeline.target_name)
         found[moment] = Shift(source, target, proxy_a_distance(source, target, pipeline.seed))

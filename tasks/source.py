@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks import progress, store
+from tasks import progress, readiness, store
 from tasks.config import BackboneConfig, Pipeline
 from tasks.errors import ConfigError, UnsafeModel
 from tasks.fetch import fetch, made_once
@@ -64,6 +64,7 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
     }[config.data]
 
     def compute(folder: Path) -> None:
+        readiness.backbone(pipeline, origin)
         texts = {
             domain: [
                 row
@@ -147,6 +148,7 @@ def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Sta
     def compute(folder: Path) -> None:
         from tasks.learning.paradigms import FeatureExtraction, FineTuning
 
+        readiness.backbone(pipeline, origin)
         parts = {
             part: {
                 task: [

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import progress
 from tasks.config import Pipeline, Training
-from tasks.errors import ConfigError, DataRejected
+from tasks.errors import ConfigError
 from tasks.learning.contracts import Paradigm, Row, Unfit
 from tasks.streams import Encoder
 from tasks.validators import INFORMATION, validator
@@ -88,16 +88,13 @@ def fit(
         subject: what is trained, for people.
 
     Raises:
-        ConfigError: the paradigm does not fit the backbone (too many layers to freeze), or early
-            stopping has no validation rows to watch.
-        DataRejected: there are no rows to train on.
+        ConfigError: the paradigm does not fit the backbone (too many layers to freeze).
     """
     from accelerate import Accelerator
 
     from tasks.learning import checkpoint, loop
     from tasks.learning.batches import Streams, in_proportion
 
-    refuse(rows, paradigm, training, subject)
     learner = start(pipeline, origin)
     engine = Accelerator(mixed_precision="no")  # as the loop's will be
     learner.to(engine.device)  # what follows from the rows is computed there
@@ -138,26 +135,6 @@ def fit(
     described = {**summary, **description(pipeline, learner, learned, training)}
     (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
     checkpoint.forget(folder)
-
-
-def refuse(rows: Rows, paradigm: Paradigm, training: Training, subject: str) -> None:
-    """Refuse rows that nothing can be learned from, or no early stopping watched on."""
-    if not any([*rows.train.values(), *rows.sources.values()]):
-        raise DataRejected(f"{subject}: no labelled rows to train on")
-    if paradigm.reads_sources and not any(rows.sources.values()):
-        raise DataRejected(f"{subject}: {paradigm.kind} needs a source with labelled rows")
-    if paradigm.reads_text and not rows.text:
-        raise DataRejected(f"{subject}: no text of the target to adapt to")
-    stopping = training.early_stopping
-    if stopping and stopping.watch == "text" and not rows.watched:
-        raise DataRejected(
-            f"{subject}: the target has no unlabelled text for early_stopping to watch; lower "
-            "`labelled`, or watch labels"
-        )
-    if stopping and stopping.watch == "labels" and not any(rows.validation.values()):
-        raise ConfigError(
-            f"{subject}: early_stopping has no validation rows to watch; raise split.validation"
-        )
 
 
 def schedule(training: Training, steps: int) -> Schedule:

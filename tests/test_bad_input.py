@@ -158,6 +158,14 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "nothing to stop early by": (
         edit("training: {epochs: 2", "training: {early_stopping: {patience: 1}, epochs: 2"),
         ["early_stopping", "split.validation"]),
+    "a source without labels": (
+        edit("{path: movies.jsonl}", "{path: movies.jsonl, labelled: 0}"),
+        ["movies", "source_training", "`labelled`"]),
+    "a frozen backbone whose prototypes should move": (
+        edit("{kind: fine_tuning}",
+             "{kind: meta_learning, method: prototypical, ways: 2, shots: 2, queries: 2, "
+             "freeze: 3}"),
+        ["paradigm", "prototypical", "freeze"]),
     "a source that would watch the target": (
         edit("checkpoint_every: 5", "early_stopping: {watch: text}"),
         ["the source stage", "early_stopping.watch", "labels"]),
@@ -187,12 +195,14 @@ def test_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One line that names the place, the value and what is accepted; nothing registered."""
+    """One line that names the place, the value and what is accepted; nothing trained to the end."""
     spoil, expected = CASES[name]
     spoil(project)
     said = refusal(capsys, monkeypatch)
     for part in expected:
         assert part in said, said
+    for stage in ("pretrain", "source", "transfer"):
+        assert not list((shared_home / "artifacts" / stage).glob("*/manifest.json"))
     assert registered(shared_home) == []
 
 

@@ -131,6 +131,30 @@ def test_picture() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5 labels", "10 labels"]
 
 
+def test_picture_tells_lines_apart() -> None:
+    """Paradigms by what else differs, baselines by their backbone; no lines between tasks."""
+    found = [
+        {**cell(way, 13, 0.1), "target": target, "settings": settings, "backbone": backbone}
+        for target in ("books", "dvd")
+        for backbone in ("MiniLM", "BERT")
+        for way, settings in (("fine_tuning", ""), ("fomaml", "a=1"), ("fomaml", "a=2"))
+    ]
+    (axes,) = tables.picture(found).axes
+    labels = [line.get_label() for line in axes.lines]
+    assert len(set(labels)) == len(labels) == 8
+    assert {"fomaml, a=1, MiniLM, abc", "plain fine-tuning, no transfer, BERT"} <= set(labels)
+    assert {line.get_linestyle() for line in axes.lines} == {"None"}
+
+
+def test_a_curve_has_no_interval_over_its_points() -> None:
+    """Numbers of labels share a test set: they are no sample of anything."""
+    found = [{**cell("fomaml", 13, 0.1), "target": f"{n} labels"} for n in (20, 5, 10)]
+    assert lines_of(found, "fomaml")[0].endswith("| 0.6000 | +0.1000 |")
+    (axes,) = tables.picture(found).axes
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert ticks == ["5 labels", "10 labels", "20 labels"]
+
+
 @pytest.mark.parametrize(
     "other",
     [{"settings": "paradigm.steps=9"}, {"code": "def"}, {"backbone": "BERT"}],

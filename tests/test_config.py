@@ -206,9 +206,18 @@ CROSS = [
      "path: data/products\n        labelled: 0", ["labelled is 0", "fine_tuning needs labels"]),
     ("LoRA on frozen layers", "kind: fine_tuning",
      "kind: fine_tuning\n      freeze: 2\n      lora: {}",
-     ["lora freezes the whole backbone", "without freeze"]),
+     ["lora keeps every layer", "remove freeze"]),
     ("weights of an unknown task", "kind: fine_tuning",
      "kind: multi_task\n      weights: {news: 2}", ["paradigm.weights names 'news'"]),
+    ("a label twice", "labels: [negative, positive]", "labels: [negative, positive, negative]",
+     ["labels", "'negative' is there twice"]),
+    ("an entity type twice", "kind: text_classification\n      labels: [negative, positive]",
+     "kind: ner\n      labels: [person, person]", ["labels", "'person' is there twice"]),
+    ("a seed that torch cannot take", "    paradigm:", "    seed: 4294967296\n    paradigm:",
+     ["seed", "4294967296"]),
+    ("a target that is not learned", "kind: fine_tuning",
+     "kind: multi_task\n      weights: {text_classification: 0}",
+     ["gives the target's 'text_classification' 0"]),
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from tasks.learning.batches import Stream, Streams, collate
 from tasks.learning.information import information, log_probabilities, mutual_information
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.paradigms.domain_adaptation import DomainAdaptation
-from tests.tiny import reviews
+from tests.tiny import reviews, score
 
 
 @pytest.fixture
@@ -212,8 +212,11 @@ def test_labels_of_the_target_are_used(learner: Learner) -> None:
     assert values["loss"] == pytest.approx(parts, rel=1e-5)
 
 
-def test_an_epoch_is_the_sources(learner: Learner) -> None:
-    """The sources set the pace, so that training ends also where the target has no labels."""
+def test_an_epoch_is_the_targets_as_for_any_paradigm(learner: Learner) -> None:
+    """`target_only` sees the target's labels as often; without any, the sources set the pace."""
+    given = streams(learner, labelled=8)
+    assert isinstance(given.target, Stream)
+    assert adaptation().plan(given).steps(2) == given.target.steps(2)
     given = streams(learner)
     assert adaptation().plan(given).steps(2) == given.sources["movies"].steps(2)
 
@@ -262,7 +265,7 @@ def test_training_makes_the_domains_alike(
         folder.mkdir()
         schedule = loop.Schedule(steps=400, learning_rate=1e-3, precision="float32")
         loop.train(learner, paradigm, paradigm.plan(given), schedule, folder)
-        assert prediction.score(learner, "reviews", reviews(200, 40))["accuracy"] > 0.95
+        assert score(learner, "reviews", reviews(200, 40))["accuracy"] > 0.95
         source = prediction.pooled(learner, "reviews", reviews(300, 30))
         target = prediction.pooled(learner, "reviews", shouted(300, 31))
         return proxy_a_distance(source, target, 1)
@@ -276,7 +279,7 @@ def test_trains_on_the_targets_text(learner: Learner, tmp_path: Path) -> None:
     paradigm = adaptation(weight=0.1)
     schedule = loop.Schedule(steps=150, learning_rate=1e-3, precision="float32")
     loop.train(learner, paradigm, paradigm.plan(streams(learner)), schedule, tmp_path)
-    assert prediction.score(learner, "reviews", shouted(100, 22))["accuracy"] > 0.9
+    assert score(learner, "reviews", shouted(100, 22))["accuracy"] > 0.9
     assert "loss_domain" in (tmp_path / loop.METRICS).read_text()
 
 

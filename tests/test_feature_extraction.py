@@ -19,7 +19,7 @@ from tasks.learning.contracts import Example
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.paradigms.feature_extraction import FeatureExtraction
 from tasks.streams import Encoder
-from tests.tiny import reviews
+from tests.tiny import reviews, score
 
 PARADIGM = FeatureExtraction(kind="feature_extraction")
 NER = Ner(kind="ner", labels=("thing",))
@@ -89,7 +89,7 @@ def test_only_the_head_moves(learner: Learner, tmp_path: Path) -> None:
 def test_learns(learner: Learner, tmp_path: Path) -> None:
     """A head on the features of a random network tells good from bad better than chance."""
     train(learner, kept(learner, "reviews", reviews(64)), tmp_path)
-    assert prediction.score(learner, "reviews", reviews(60, seed=5))["accuracy"] > 0.7
+    assert score(learner, "reviews", reviews(60, seed=5))["accuracy"] > 0.7
 
 
 def test_a_damaged_file_is_made_again(learner: Learner, home: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_head_with_a_hidden_layer(backbone: Path, tmp_path: Path) -> None:
     before = {n: p.detach().clone() for n, p in learner.backbone.named_parameters()}
     train(learner, kept(learner, "reviews", rows), tmp_path)
     assert all(p.equal(before[n]) for n, p in learner.backbone.named_parameters())
-    assert prediction.score(learner, "reviews", rows)["accuracy"] > 0.9
+    assert score(learner, "reviews", rows)["accuracy"] > 0.9
     learner.save(tmp_path / "learner")
     served = load_learner(tmp_path / "learner", {"reviews": application})
     assert prediction.predict(served, "reviews", rows) == prediction.predict(

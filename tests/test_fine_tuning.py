@@ -263,7 +263,7 @@ def test_lora_starts_where_the_backbone_is(learner: Learner) -> None:
 )
 def test_lora_goes_alone(option: dict[str, Any]) -> None:
     """LoRA freezes every layer, so options about layers are refused beside it."""
-    with pytest.raises(ValidationError, match="lora freezes the whole backbone"):
+    with pytest.raises(ValidationError, match="lora keeps every layer"):
         fine_tuning(lora=Lora(), **option)
 
 

@@ -15,7 +15,7 @@ from tasks.learning.batches import Stream, Streams
 from tasks.learning.contracts import Application, Paradigm, Row
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.paradigms import AnyParadigm
-from tests.tiny import reviews
+from tests.tiny import reviews, score
 
 TAGGED: list[Row] = [
     {"tokens": f"the {word} was {opinion}", "tags": "O B-thing O O"}
@@ -123,5 +123,5 @@ def test_cell(application: str, settings: dict[str, Any], backbone: Path, tmp_pa
     assert prediction.predict(served, application, asked) == prediction.predict(
         learner, application, asked
     )
-    scores = prediction.score(learner, application, rows[application])
+    scores = score(learner, application, rows[application])
     assert tasks[application].metric in scores

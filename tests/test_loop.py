@@ -18,8 +18,8 @@ from tasks.learning.learner import Learner, new_learner
 from tasks.learning.masking import MaskedLanguageModelling
 from tasks.learning.paradigms.fine_tuning import FineTuning
 from tasks.learning.paradigms.tuning import Lora
-from tasks.learning.prediction import evaluating, score
-from tests.tiny import reviews, write_backbone
+from tasks.learning.prediction import evaluating
+from tests.tiny import reviews, score, write_backbone
 
 APPLICATION = TextClassification(kind="text_classification", labels=("negative", "positive"))
 PLAIN = FineTuning(kind="fine_tuning")

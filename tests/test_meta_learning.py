@@ -22,7 +22,7 @@ from tasks.learning.learner import Learner, new_learner
 from tasks.learning.paradigms.fine_tuning import FineTuning
 from tasks.learning.paradigms.meta_learning import MetaLearning
 from tasks.learning.prototypes import means, set_head
-from tests.tiny import reviews
+from tests.tiny import reviews, score
 
 RATE = 0.3
 
@@ -104,7 +104,7 @@ def test_maml_against_finite_differences(precise: Learner) -> None:
     everywhere = {
         n: torch.randn(g.shape, generator=generator, dtype=g.dtype) for n, g in found.items()
     }
-    head = {"heads.reviews.weight": torch.eye(2, 32, dtype=torch.float64)}
+    head = {"heads.task_reviews.weight": torch.eye(2, 32, dtype=torch.float64)}
     query = next(n for n in found if n.endswith("attention.self.query.weight"))
     one = torch.zeros_like(found[query])
     one[3, 4] = 1
@@ -189,7 +189,10 @@ def test_lora_alone_is_adapted(learner: Learner, method: str) -> None:
     """With LoRA, θ is the adapters and the head."""
     paradigm = meta(method=method, lora={"rank": 2}, inner_steps=2)
     found = gradient(paradigm, learner, drawn(paradigm, learner))
-    assert {n for n in found if "lora" not in n} == {"heads.reviews.weight", "heads.reviews.bias"}
+    assert {n for n in found if "lora" not in n} == {
+        "heads.task_reviews.weight",
+        "heads.reviews.bias",
+    }
     assert any("lora_B" in n and float(g.abs().max()) > 0 for n, g in found.items())
 
 
@@ -268,8 +271,8 @@ def test_the_adaptations_head_starts_as_the_episodes_did(learner: Learner) -> No
     assert first.weight.equal(before)
     found = gradient(paradigm, learner, drawn(paradigm, learner))
     assert {n for n in found if n.startswith("heads")} == {
-        "heads.reviews.0.weight",
-        "heads.reviews.0.bias",
+        "heads.task_reviews.0.weight",
+        "heads.task_reviews.0.bias",
     }
 
 
@@ -359,7 +362,7 @@ def test_learns_where_to_start(learner: Learner, method: str, tmp_path: Path) ->
         adaptation.initialise(start, few)
         short = loop.Schedule(steps=4, learning_rate=1e-3, precision="float32")
         loop.train(start, adaptation, adaptation.plan(few), short, tmp_path / name)
-        return prediction.score(start, "reviews", reviews(200, 77))["accuracy"]
+        return score(start, "reviews", reviews(200, 77))["accuracy"]
 
     alone, transferred = adapted(backbone, "alone"), adapted(learner, "transferred")
     assert transferred > alone + 0.1

@@ -16,7 +16,7 @@ from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.batches import Mixture, Stream, Streams, collate
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.paradigms.multi_task import PROBE, MultiTask, Probing, affinities
-from tests.tiny import reviews
+from tests.tiny import reviews, score
 
 NER = Ner(kind="ner", labels=("thing",))
 SENTENCES = [{"tokens": "the phone was bad", "tags": "O B-thing O O"}] * 8
@@ -112,7 +112,7 @@ def test_uncertainty(learner: Learner) -> None:
     learner.eval()
     paradigm = multi_task(weights="uncertainty")
     paradigm.prepare(learner)
-    variance = learner.extras["log_variances"]["reviews"]
+    variance = learner.extras["log_variances"]["task_reviews"]
     draw = {"train": streams(learner).target.draw(0)}
     loss = paradigm.gradients(learner, draw, torch.Tensor.backward)["loss"]
     assert float(variance.grad) == pytest.approx(0.5 - loss, abs=1e-6)
@@ -121,9 +121,22 @@ def test_uncertainty(learner: Learner) -> None:
     variance.grad = None
     paradigm.gradients(learner, draw, torch.Tensor.backward)
     assert float(variance.grad) == pytest.approx(0.0, abs=1e-6)
-    assert learner.extras["log_variances"]["news"].grad is None
-    (group,) = paradigm.parameter_groups(learner, 1e-3)
-    assert any(p is variance for p in group["params"])
+    assert learner.extras["log_variances"]["task_news"].grad is None
+
+
+def test_uncertainty_learns_its_weights(learner: Learner, tmp_path: Path) -> None:
+    """Where nothing else moves, 300 steps at a backbone's rate take each weight to 1/2L."""
+    paradigm = multi_task(weights="uncertainty", freeze=2)
+    given = streams(learner, source=16)
+    learner.heads.requires_grad_(False)
+    schedule = loop.Schedule(steps=300, learning_rate=1e-5)
+    loop.train(learner, paradigm, paradigm.plan(given), schedule, tmp_path)
+    for task, stream in {"reviews": given.target, "news": given.sources["news"]}.items():
+        assert isinstance(stream, Stream)
+        whole = collate(stream.examples, 0)
+        loss = float(learner(task, whole).loss.detach())
+        variance = learner.extras["log_variances"][f"task_{task}"]
+        assert float((-variance.detach()).exp()) == pytest.approx(1 / (2 * loss), rel=0.1)
 
 
 def test_affinity_by_hand(learner: Learner) -> None:
@@ -170,8 +183,6 @@ def test_trains_both(learner: Learner, tmp_path: Path) -> None:
     given = plan(paradigm, streams(learner, target=32, source=32))
     schedule = loop.Schedule(steps=120, learning_rate=3e-3, precision="float32")
     loop.train(learner, paradigm, given, schedule, tmp_path)
-    from tasks.learning.prediction import score
-
     assert score(learner, "reviews", reviews(40, seed=9))["accuracy"] > 0.9
     assert score(learner, "news", SENTENCES)["entity_f1"] == 1.0
     log = (tmp_path / loop.METRICS).read_text()

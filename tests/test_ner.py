@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import ByteLevelBPETokenizer
 
 from tasks.learning import prediction
 from tasks.learning.applications import bio
@@ -17,7 +18,7 @@ from tasks.learning.backbone import load_tokenizer
 from tasks.learning.batches import collate
 from tasks.learning.contracts import Application, Prediction, Row
 from tasks.learning.learner import Learner, new_learner
-from tests.tiny import IDS, write_backbone
+from tests.tiny import IDS, score, write_backbone
 
 MENTION = Ner(kind="ner", labels=("art", "thing"))
 ROWS = [
@@ -144,7 +145,7 @@ def test_learns(learner: Learner) -> None:
         assert loss is not None
         loss.backward()
         optimizer.step()
-    assert prediction.score(learner, "ner", ROWS)["entity_f1"] == 1.0
+    assert score(learner, "ner", ROWS)["entity_f1"] == 1.0
 
 
 def test_columns_give_places_in_characters() -> None:
@@ -257,3 +258,22 @@ def test_what_a_head_cannot_inherit_from(backbone: Path, other: Application) -> 
     before = learner.heads["ner"].weight.detach().clone()
     learner.inherit("ner", "other")
     assert learner.heads["ner"].weight.equal(before)
+
+
+def test_words_of_a_byte_level_tokenizer(tmp_path: Path) -> None:
+    """RoBERTa's words have their blank in front, also where they come cut; after saving too."""
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(
+        [" the phone was bad"] * 9, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    )
+    trained.save_model(str(tmp_path))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}')
+    first = load_tokenizer(tmp_path)
+    first.save_pretrained(tmp_path / "saved")
+    for tokenizer in (first, load_tokenizer(tmp_path / "saved")):
+        (example,) = MENTION.encode(
+            [{"tokens": "the phone was bad", "tags": "O B-thing O O"}], tokenizer
+        )
+        words = tokenizer.convert_ids_to_tokens(example["input_ids"])
+        assert words == ["<s>", "Ġthe", "Ġphone", "Ġwas", "Ġbad", "</s>"]
+        assert example["words"] == [0, 1, 2, 3, 4, 0]

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from transformers import RobertaConfig, RobertaModel
 
 from tasks.learning import prediction
 from tasks.learning.applications.text_classification import TextClassification
-from tasks.learning.backbone import load_tokenizer, masked_mean
+from tasks.learning.backbone import Backbone, load_backbone, load_tokenizer, masked_mean
 from tasks.learning.batches import collate
 from tasks.learning.contracts import Row
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.prediction import evaluating
-from tests.tiny import IDS, reviews, write_backbone
+from tests.tiny import IDS, reviews, score, write_backbone
 
 TOPICS = ("art", "sport", "money", "never")
 """The last is neither expected nor predicted."""
@@ -203,7 +204,7 @@ def test_score(learner: Learner) -> None:
     rows = reviews(20)
     labels = [p["label"] for p in prediction.predict(learner, "reviews", rows)]
     true = [row["label"] for row in rows]
-    found = prediction.score(learner, "reviews", rows)
+    found = score(learner, "reviews", rows)
     assert found["accuracy"] == pytest.approx(accuracy_score(true, labels))
 
 
@@ -216,3 +217,32 @@ def test_saved_and_loaded(learner: Learner, tmp_path: Path) -> None:
     assert prediction.predict(again, "reviews", rows) == expected
     suffixes = {p.suffix for p in (tmp_path / "learner").rglob("*") if p.is_file()}
     assert suffixes == {".json", ".safetensors"}
+
+
+def test_the_longest_input(backbone: Path) -> None:
+    """As many tokens as there are places, and RoBERTa's start after that of its padding."""
+    assert load_backbone(backbone).maximum_positions == 512
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    config = RobertaConfig(
+        vocab_size=9, num_hidden_layers=1, max_position_embeddings=14, pad_token_id=1, **sizes
+    )
+    roberta = Backbone(RobertaModel(config, add_pooling_layer=False))
+    assert roberta.maximum_positions == 12
+    longest = torch.full((1, 12), 5)
+    roberta.encode(longest, torch.ones_like(longest))
+    with pytest.raises((IndexError, RuntimeError)):
+        roberta.encode(torch.full((1, 13), 5), torch.ones(1, 13))
+
+
+def test_any_name_will_do_for_a_task(backbone: Path, tmp_path: Path) -> None:
+    """Also one that torch's modules have a use for."""
+    names = ("cpu", "train", "state_dict", "parameters", "T_destination")
+    application = TextClassification(kind="text_classification", labels=("negative", "positive"))
+    learner = new_learner(backbone, dict.fromkeys(names, application))
+    batch = collate(application.encode(reviews(2), learner.tokenizer), 0)
+    losses = {name: learner(name, batch).loss.detach() for name in names}
+    assert len({float(loss) for loss in losses.values()}) == len(names)
+    learner.save(tmp_path / "learner")
+    again = load_learner(tmp_path / "learner", learner.tasks)
+    for name, loss in losses.items():
+        torch.testing.assert_close(again(name, batch).loss.cpu(), loss)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,14 @@ import pytest
 from tasks import expectations, store, validate
 from tasks.config import Validation
 from tasks.errors import DataRejected
-from tasks.learning.contracts import Rule
+from tasks.learning.applications import TextClassification
 
 pytestmark = pytest.mark.integration
 
 GOOD = {"text": "Great picture!", "label": "positive"}
 
 
-@dataclass(frozen=True)
-class Limited:
-    """An application that also limits its texts' length."""
-
-    fields: Mapping[str, Rule] = field(
-        default_factory=lambda: {
-            "text": Rule(maximum_characters=20),
-            "label": Rule(values=("negative", "positive")),
-        }
-    )
-    inputs: tuple[str, ...] = ("text",)
+SENTIMENT = TextClassification(kind="text_classification", labels=("negative", "positive"))
 
 
 def ingested(*rows: Mapping[str, Any]) -> store.Output:
@@ -51,8 +40,7 @@ def ingested(*rows: Mapping[str, Any]) -> store.Output:
 
 
 def run(rows: store.Output, reject_over: float = 0.5) -> store.Output:
-    application: Any = Limited()
-    planned = validate.stage("reviews", rows, application, Validation(reject_over=reject_over))
+    planned = validate.stage("reviews", rows, SENTIMENT, Validation(reject_over=reject_over))
     return store.produce(planned.name, planned.key, planned.compute)
 
 
@@ -67,7 +55,7 @@ def test_good_rows_pass() -> None:
         "left_out": 4,
         "rejected": 0,
         "share": 0.0,
-        "expectations": 8,
+        "expectations": 7,
     }
     assert output.file("data_docs/index.html").is_file()
     assert list(output.file("data_docs/validations").rglob("*.html"))
@@ -78,7 +66,6 @@ def test_each_kind_of_bad_row_is_quarantined() -> None:
     bad = [
         {"text": None, "label": "positive"},
         {"text": "\u200b", "label": "positive"},
-        {"text": "x" * 21, "label": "positive"},
         {"text": "fine", "label": None},
         {"text": "fine", "label": "maybe"},
     ]
@@ -88,12 +75,11 @@ def test_each_kind_of_bad_row_is_quarantined() -> None:
     assert [tuple(json.loads(line).values()) for line in lines] == [
         ("reviews.jsonl", 1, "text", None, "is empty"),
         ("reviews.jsonl", 2, "text", "\u200b", "is blank"),
-        ("reviews.jsonl", 3, "text", "x" * 21, "is longer than 20 characters"),
-        ("reviews.jsonl", 4, "label", None, "is empty"),
-        ("reviews.jsonl", 5, "label", "maybe", accepted),
+        ("reviews.jsonl", 3, "label", None, "is empty"),
+        ("reviews.jsonl", 4, "label", "maybe", accepted),
     ]
-    assert pq.read_table(output.file("rows.parquet"))["row"].to_pylist() == [6, 7, 8, 9, 10]
-    assert output.read_json("report.json")["rejected"] == 5
+    assert pq.read_table(output.file("rows.parquet"))["row"].to_pylist() == [5, 6, 7, 8, 9]
+    assert output.read_json("report.json")["rejected"] == 4
 
 
 def test_only_unlabelled_rows_may_lack_a_label() -> None:
@@ -134,7 +120,7 @@ def test_expectation_that_did_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """If Great Expectations drops an expectation silently, the gate stays shut."""
     real = expectations._run
     monkeypatch.setattr(expectations, "_run", lambda *arguments: real(*arguments)[:-1])
-    with pytest.raises(DataRejected, match="only 7 of 8 expectations ran"):
+    with pytest.raises(DataRejected, match="only 6 of 7 expectations ran"):
         run(ingested(GOOD))
 
 
@@ -142,10 +128,9 @@ def test_expectation_that_failed_to_run() -> None:
     """A column that cannot be checked shuts the gate, whatever the allowed share."""
     import pandas as pd
 
-    application: Any = Limited()
     frame = pd.DataFrame({"text": ["a"], "split": [None]})
     with pytest.raises(DataRejected, match="column 'label' cannot be checked"):
-        validate.examine("reviews", frame, application, store.home() / "data_docs")
+        validate.examine("reviews", frame, SENTIMENT, store.home() / "data_docs")
 
 
 def test_gate_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.learning.contracts import Row
+    from tasks.learning.learner import Learner
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
 GOOD = ("great", "good", "lovely", "superb", "brilliant", "fine", "charming", "clever")
@@ -51,3 +56,11 @@ def reviews(count: int, seed: int = 0) -> list[Mapping[str, str]]:
             words += ["and", chance.choice(("very", "so", "really")), chance.choice(opinions)]
         rows.append({"text": " ".join(words), "label": label})
     return rows
+
+
+def score(learner: Learner, task: str, rows: Sequence[Row]) -> dict[str, float]:
+    """A task's scores on labelled rows."""
+    from tasks.learning.prediction import score_examples
+
+    examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=False)
+    return score_examples(learner, task, examples, rows)

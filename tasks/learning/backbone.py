@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertTokenizer
 from transformers.utils import logging as transformers_logging
@@ -53,7 +54,10 @@ class Backbone(nn.Module):
     @property
     def maximum_positions(self) -> int | None:
         """The longest input in tokens, or None where the network has no such limit."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        table = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)  # RoBERTa counts on from its padding's place
+        return positions if positions is None or padding is None else positions - padding - 1
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, S) ids and mask -> (B, S, H) states of the top layer."""
@@ -115,8 +119,15 @@ def load_backbone(folder: Path) -> Backbone:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a transformers folder; with nothing but a vocab.txt, BERT's WordPiece."""
+    """The tokenizer in a transformers folder; with nothing but a vocab.txt, BERT's WordPiece.
+
+    Where a blank is part of a word (RoBERTa's bytes), the first word and each word of a list that
+    comes already cut has it too.
+    """
     described = any((folder / name).exists() for name in TOKENIZER_FILES)
     kind = BertTokenizer if not described and (folder / "vocab.txt").exists() else AutoTokenizer
     tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, trust_remote_code=False)
+    cutter = tokenizer.backend_tokenizer.pre_tokenizer if tokenizer.is_fast else None
+    if isinstance(cutter, ByteLevel):
+        cutter.add_prefix_space = True
     return tokenizer

@@ -28,7 +28,6 @@ class State:
     processes: int = 1
     """How many trained together: a step is so many of the plan's draws."""
     best: float = -math.inf
-    best_step: int = -1
     stale: int = 0
     stopped: bool = False
     seconds: float = 0.0

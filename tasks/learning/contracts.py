@@ -53,7 +53,6 @@ class Rule:
 
     values: tuple[str, ...] | None = None
     """The accepted values; None for free text."""
-    maximum_characters: int | None = None
     items: bool = False
     """A list in the data; kept as its items with one blank between."""
     tags: bool = False

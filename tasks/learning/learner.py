@@ -24,6 +24,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+def inside(task: str) -> str:
+    """What torch knows a task as: of its own it refuses such names as "cpu" and "train"."""
+    return f"task_{task}"
+
+
+class ByTask(nn.ModuleDict):
+    """A module a task: `ByTask({"news": head})["news"]`."""
+
+    def __getitem__(self, task: str) -> nn.Module:
+        return super().__getitem__(inside(task))
+
+    def __setitem__(self, task: str, module: nn.Module) -> None:
+        super().__setitem__(inside(task), module)
+
+
 class Learner(nn.Module):
     """Everything that is trained together."""
 
@@ -38,7 +53,7 @@ class Learner(nn.Module):
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.tasks = dict(tasks)
-        self.heads = nn.ModuleDict({n: a.head(backbone.width) for n, a in tasks.items()})
+        self.heads = ByTask({n: a.head(backbone.width) for n, a in tasks.items()})
         self.extras = nn.ModuleDict()
 
     def represent(self, task: str, batch: Batch) -> Tensor:
@@ -67,7 +82,8 @@ class Learner(nn.Module):
     def load_heads(self, folder: Path) -> None:
         """Take the heads of a saved learner that has these tasks, and perhaps others."""
         saved = load_file(folder / "heads.safetensors")
-        own = {name: t for name, t in saved.items() if name.partition(".")[0] in self.heads}
+        known = {inside(task) for task in self.tasks}
+        own = {name: t for name, t in saved.items() if name.partition(".")[0] in known}
         self.heads.load_state_dict(own)
 
     def inherit(self, task: str, other: str) -> None:
@@ -98,10 +114,15 @@ def last_layer(head: nn.Module) -> nn.Linear:
 
 
 def load_learner(folder: Path, tasks: Mapping[str, Application]) -> Learner:
-    """A saved learner, heads included."""
+    """A saved learner, heads included, to predict with: on the accelerator where there is one."""
     learner = new_learner(folder / "backbone", tasks)
     learner.load_heads(folder)
-    return learner
+    return learner.to(accelerator())
+
+
+def accelerator() -> torch.device:
+    """A GPU or its like where there is one, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def new_learner(backbone: Path, tasks: Mapping[str, Application]) -> Learner:

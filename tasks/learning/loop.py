@@ -209,7 +209,7 @@ def _watch(state: State, learner: Learner, score: float, patience: int | None) -
     if patience is None:
         return
     if score > state.best:
-        state.best, state.best_step, state.stale = score, state.step, 0
+        state.best, state.stale = score, 0
         state.weights = {n: t.detach().cpu().clone() for n, t in learner.state_dict().items()}
     else:
         state.stale += 1

@@ -48,16 +48,10 @@ def predict_examples(learner: Learner, task: str, examples: Sequence[Example]) -
     return predictions
 
 
-def score(learner: Learner, task: str, rows: Sequence[Row]) -> dict[str, float]:
-    """The application's scores on labelled rows."""
-    examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=False)
-    return score_examples(learner, task, examples, rows)
-
-
 def score_examples(
     learner: Learner, task: str, examples: Sequence[Example], rows: Sequence[Row]
 ) -> dict[str, float]:
-    """The same, of rows that were encoded before."""
+    """The application's scores on labelled rows, given as they are and encoded."""
     application = learner.tasks[task]
     totals = application.statistics(predict_examples(learner, task, examples), rows).sum(0)
     return {name: float(value) for name, value in application.scores(totals).items()}

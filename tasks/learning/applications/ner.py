@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks.learning.applications import bio, counts
 from tasks.learning.applications.heads import new_head
+from tasks.learning.applications.labels import distinct
 from tasks.learning.contracts import (
     IGNORED,
     Batch,
@@ -46,7 +47,11 @@ class Ner(Config):
 
     kind: Literal["ner"]
     """The application."""
-    labels: Annotated[tuple[Annotated[str, Field(pattern=r"^\S+$")], ...], Field(min_length=1)]
+    labels: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^\S+$")], ...],
+        Field(min_length=1),
+        AfterValidator(distinct),
+    ]
     """The entity types, without B- and I-."""
     maximum_tokens: Annotated[int, Field(gt=2)] = 256
     """Longer sentences are cut to so many sub-words; words beyond are tagged O."""

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks.learning.applications import counts
 from tasks.learning.applications.heads import new_head
+from tasks.learning.applications.labels import distinct
 from tasks.learning.contracts import (
     Batch,
     Config,
@@ -36,7 +37,7 @@ class TextClassification(Config):
 
     kind: Literal["text_classification"]
     """The application."""
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    labels: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(distinct)]
     """The accepted labels, in the order of the model's outputs."""
     maximum_tokens: Annotated[int, Field(gt=2)] = 128
     """Longer texts are cut to so many tokens, counted with the tokenizer's special tokens."""

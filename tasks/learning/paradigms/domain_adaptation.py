@@ -78,15 +78,17 @@ class DomainAdaptation(Tuning):
         domain.strength = self.strength(progress)
 
     def plan(self, streams: Streams) -> Plan:
-        """A batch of the sources and one of the target's text; one of its labels, if it has any."""
+        """A batch of the sources and one of the target's text; one of its labels, if it has any.
+
+        An epoch is one of the target's labels, as for any paradigm; without them, of the sources'.
+        """
         from tasks.learning.batches import Together, in_proportion
 
         assert streams.text is not None
+        labelled = {} if streams.target is None else {"target": streams.target}
         sources = list(streams.sources.values())
-        roles = {"source": in_proportion(sources, sources[0].seed)}
-        if streams.target is not None:
-            roles["target"] = streams.target
-        return Together(**roles, text=streams.text)
+        together = in_proportion(sources, sources[0].seed)
+        return Together(**labelled, source=together, text=streams.text)
 
     def gradients(
         self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]

@@ -47,8 +47,8 @@ class FineTuning(Tuning):
         """With LoRA the layer options have nothing to act on."""
         if self.lora and (self.gradual_unfreezing or self.layer_decay != 1.0):
             raise ValueError(
-                "lora freezes the whole backbone; it goes without freeze, gradual_unfreezing "
-                "and layer_decay"
+                "lora keeps every layer as it is already; remove gradual_unfreezing and "
+                "layer_decay, or lora"
             )
         return self
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tasks.learning.learner import Learner
 
 VARIANCES = "log_variances"
+VARIANCE_RATE = 0.02
+"""Peak learning rate of the log variances: at a backbone's rate they would hardly leave 0."""
 PROBE = 0.01
 """Length of the step by which it is measured whether one task helps another."""
 
@@ -60,16 +62,34 @@ class MultiTask(Tuning):
             yield f"paradigm.shares lacks '{name}'; give every domain a share"
         for name in sorted(set(weights) - set(tasks)):
             yield f"paradigm.weights names '{name}'; the tasks are {', '.join(tasks)}"
+        target = next(iter(tasks))
+        if weights.get(target) == 0:
+            yield f"paradigm.weights gives the target's '{target}' 0, so nothing would learn it"
 
     def prepare(self, learner: Learner) -> None:
         """Besides freezing: a learned log variance for each task, at 0, where asked for."""
         import torch
         from torch import nn
 
+        from tasks.learning.learner import inside
+
         super().prepare(learner)
         if self.weights == "uncertainty":
-            zeros = {task: nn.Parameter(torch.zeros(())) for task in learner.tasks}
+            zeros = {inside(task): nn.Parameter(torch.zeros(())) for task in learner.tasks}
             learner.extras[VARIANCES] = nn.ParameterDict(zeros)
+
+    def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
+        """The log variances at a rate of their own, and everything else that is not frozen."""
+        groups = super().parameter_groups(learner, learning_rate)
+        if self.weights != "uncertainty":
+            return groups
+        variances = list(learner.extras[VARIANCES].parameters())
+        own = {id(p) for p in variances}
+        rest = [
+            {**group, "params": [p for p in group["params"] if id(p) not in own]}
+            for group in groups
+        ]
+        return [{"params": variances, "lr": VARIANCE_RATE}, *rest]
 
     def plan(self, streams: Streams) -> Plan:
         """A domain at a step; an epoch is an epoch of the target."""
@@ -89,11 +109,13 @@ class MultiTask(Tuning):
         self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]
     ) -> dict[str, float]:
         """∇ of the drawn task's weighted loss."""
+        from tasks.learning.learner import inside
+
         task, batch = draw["train"]
         loss = learner(task, batch).loss
         values = {"loss": float(loss.detach()), f"loss_{task}": float(loss.detach())}
         if self.weights == "uncertainty":
-            variance = cast("nn.ParameterDict", learner.extras[VARIANCES])[task]
+            variance = cast("nn.ParameterDict", learner.extras[VARIANCES])[inside(task)]
             loss = (-variance).exp() * loss + variance / 2
             values[f"weight_{task}"] = float((-variance.detach()).exp())
         elif task in self.weights:

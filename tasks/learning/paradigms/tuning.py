@@ -40,7 +40,7 @@ class Tuning(Supervised):
     def lora_freezes_all(self) -> Self:
         """LoRA keeps every layer frozen, so `freeze` has nothing to act on."""
         if self.lora and self.freeze:
-            raise ValueError("lora freezes the whole backbone; it goes without freeze")
+            raise ValueError("lora keeps every layer as it is already; remove freeze, or lora")
         return self
 
     def prepare(self, learner: Learner) -> None:
