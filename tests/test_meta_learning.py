@@ -191,7 +191,7 @@ def test_lora_alone_is_adapted(learner: Learner, method: str) -> None:
     found = gradient(paradigm, learner, drawn(paradigm, learner))
     assert {n for n in found if "lora" not in n} == {
         "heads.task_reviews.weight",
-        "heads.reviews.bias",
+        "heads.task_reviews.bias",
     }
     assert any("lora_B" in n and float(g.abs().max()) > 0 for n, g in found.items())
 
