@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Cell = dict[str, Any]
+Place = tuple[str, str, str, str]
+"""Target, seed, backbone and metric."""
+MARKERS = "os^vD*P"
 RESULTS = Path(__file__).parent / "RESULTS.md"
 UNNAMEABLE = re.compile(r"[^\w.:/ -]+")
 """What MLflow does not take in a metric's name."""
@@ -87,7 +90,7 @@ def score(cell: Cell, system: str) -> float:
     return float(report["systems"][system][report["metric"]]["value"])
 
 
-def plain(cells: Sequence[Cell]) -> dict[tuple[str, ...], float]:
+def plain(cells: Sequence[Cell]) -> dict[Place, float]:
     """Place -> the score of plain fine-tuning with the set's own settings, by the newest code."""
     return {
         place(cell): score(cell, "target_only")
@@ -97,7 +100,7 @@ def plain(cells: Sequence[Cell]) -> dict[tuple[str, ...], float]:
     }
 
 
-def place(cell: Cell) -> tuple[str, ...]:
+def place(cell: Cell) -> Place:
     """What two cells must have in common to be compared."""
     return cell["target"], str(cell["seed"]), cell["backbone"], cell["report"]["metric"]
 
@@ -119,49 +122,48 @@ def gains_over(name: str, own: Sequence[Cell], cells: Sequence[Cell]) -> dict[st
 
 
 def mean_gain(gains: Mapping[str, Sequence[float]]) -> str:
-    """The mean gain, and its bootstrap interval over the targets, each with all its seeds.
+    """The mean gain, and its bootstrap interval over the test sets, each with all its cells.
 
-    There is none over fewer than three, nor over numbers of labels of one test set (see `curve`).
+    There is none over fewer than three: numbers of labels of one test set are no sample of sets.
     """
     if not gains:
         return "–"
-    means = [mean(values) for values in gains.values()]
-    if len(means) < 3 or curve(gains):
-        return f"{mean(means):+.4f}"
-    drawn = np.random.default_rng(0).choice(means, (10_000, len(means))).mean(1)
+    means: dict[str, list[float]] = {}
+    for target, values in gains.items():
+        means.setdefault(test_set(target), []).append(mean(values))
+    found = [mean(values) for values in means.values()]
+    if len(found) < 3:
+        return f"{mean(found):+.4f}"
+    drawn = np.random.default_rng(0).choice(found, (10_000, len(found))).mean(1)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return f"{mean(means):+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{mean(found):+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def curve(targets: Iterable[str]) -> bool:
-    """Whether the targets are one and the same with ever more labels: "5 labels", "10 labels"."""
-    return all(target.endswith(" labels") for target in targets)
+def test_set(target: str) -> str:
+    """A target without its number of labels: "politics 50" and "politics 200" are scored alike."""
+    return " ".join(word for word in target.split() if not word.isdigit())
 
 
 def picture(cells: Sequence[Cell]) -> Figure:
     """The mean score over the seeds on each target, a mark a paradigm and one a baseline.
 
-    Marks are joined to lines where the targets are a curve.
+    Marks are joined to lines where the targets are one test set with ever more labels.
     """
     targets = list(dict.fromkeys(cell["target"] for cell in cells))
-    if curve(targets):
-        targets.sort(key=lambda target: int(target.split()[0]))
-    systems = {
-        **{named: scores_of(own, "transfer") for named, own in named_lines(cells).items()},
-        **baselines(cells),
-    }
+    curve = len(targets) > 1 and len({test_set(target) for target in targets}) == 1
     figure, axes = new_figure(1.5 + 1.1 * len(targets), 4.5)
-    for name, found in systems.items():
-        baseline = name.startswith((PLAIN, "source_only"))
+
+    def draw(name: str, found: Mapping[str, Sequence[float]], line: str, **style: str) -> None:
         points = [(i, mean(found[t])) for i, t in enumerate(targets) if t in found]
-        axes.plot(
-            *zip(*points, strict=True),
-            marker=("x" if name.startswith("source_only") else "_") if baseline else "o",
-            markersize=9,
-            color="black" if baseline else None,
-            linestyle=("--" if baseline else "-") if curve(targets) else "none",
-            label=name,
-        )
+        line = line if curve else "none"
+        axes.plot(*zip(*points, strict=True), linestyle=line, label=name, **style)
+
+    for i, (name, own) in enumerate(named_lines(cells).items()):
+        marker = MARKERS[i % len(MARKERS)]  # 7 of them and 10 colours: 70 pairs
+        draw(name, scores_of(own, "transfer"), "-", marker=marker)
+    for i, (name, found) in enumerate(baselines(cells).items()):
+        line = "--" if name.startswith(PLAIN) else ":"
+        draw(name, found, line, marker="_x+12348"[i], color="black")
     axes.set_xticks(range(len(targets)), targets, rotation=30, ha="right")
     axes.set(ylabel=cells[0]["report"]["metric"])
     axes.grid(alpha=0.3)
@@ -180,19 +182,22 @@ def named_lines(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 
 def baselines(cells: Sequence[Cell]) -> dict[str, dict[str, list[float]]]:
-    """Baseline -> target -> its scores; a baseline of each backbone, if there are several."""
+    """Baseline -> target -> its scores; a baseline of each backbone, if there are several.
+
+    `source_only` is that of the newest cell without continued pretraining, which has its own.
+    """
+    untuned = {
+        place(cell): score(cell, "source_only")
+        for cell in cells
+        if "source_only" in cell["report"]["systems"] and cell["way"] != "pretraining"
+    }
+    several = len({cell["backbone"] for cell in cells}) > 1
     found: dict[str, dict[str, list[float]]] = {}
-    backbones = list(dict.fromkeys(cell["backbone"] for cell in cells))
-    for backbone in backbones:
-        own = [cell for cell in cells if cell["backbone"] == backbone]
-        behind = f", {backbone}" if len(backbones) > 1 else ""
-        alone: dict[str, list[float]] = {}
-        for (target, *_), value in plain(own).items():
-            alone.setdefault(target, []).append(value)
-        found[f"{PLAIN}, no transfer{behind}"] = alone
-        untuned = [cell for cell in own if "source_only" in cell["report"]["systems"]]
-        found[f"source_only{behind}"] = scores_of(untuned, "source_only")
-    return {name: scores for name, scores in found.items() if scores}
+    for name, known in ((f"{PLAIN}, no transfer", plain(cells)), ("source_only", untuned)):
+        for (target, _, backbone, _), value in known.items():
+            named = f"{name}, {backbone}" if several else name
+            found.setdefault(named, {}).setdefault(target, []).append(value)
+    return found
 
 
 def scores_of(cells: Sequence[Cell], system: str) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""THE flow: ingest → validate → split → source → transfer → predict → evaluate → register.
+"""THE flow: ingest → validate → split → ready → source → transfer → predict → evaluate → register.
 
 Read `transfer` below from top to bottom: each line is a node of the DAG.
 """
@@ -47,12 +47,12 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
                 record_validation(tracker, domain, store.work_folder(gate.name, gate.key))
                 raise
         parts = run(split.stage(pipeline, valid), *valid.values())
-        readiness.rows(pipeline, parts.read_json("report.json")["domains"])
         record_data(tracker, valid, parts)
+        ready = run(readiness.stage(pipeline, backbone, parts), parts)
 
-        before = parts
+        before = ready
         if pipeline.pretraining:
-            before = run(source.pretraining_stage(pipeline, backbone, parts), parts)
+            before = run(source.pretraining_stage(pipeline, backbone, parts), before)
             tracker.complete("pretraining", before.file("metrics.jsonl"))
         pretrained = Origin.of(before, heads=False) if pipeline.pretraining else backbone
         learners, start = {}, pretrained
@@ -67,7 +67,7 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         if "target_only" in pipeline.evaluation.baselines and not unlabelled:
             alone = pipeline.paradigm.alone
             target_only = transferring.stage(pipeline, alone, backbone, parts, "target_only")
-            learners["target_only"] = run(target_only, parts)
+            learners["target_only"] = run(target_only, ready)
         paradigm = pipeline.paradigm
         if paradigm.adaptation:
             before = run(

@@ -92,6 +92,8 @@ class Training(Config):
 class SourceTraining(Training):
     """Training on the sources' labels, before the paradigm has its turn."""
 
+    epochs: PositiveInt = 3
+    """Passes over the sources' labelled rows."""
     freeze: Annotated[int, Field(ge=0)] | Literal["all"] = 0
     """So many lower layers, and the embeddings below them, stay as they are; 0: none; all: only the
     heads learn, from features that are computed once."""

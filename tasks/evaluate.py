@@ -21,7 +21,6 @@ from tasks.stage import Stage
 from tasks.training import Origin, read_rows
 
 TRANSFER = "transfer"
-TARGET_ONLY = "target_only"
 
 
 def stage(
@@ -106,9 +105,11 @@ def constant(pipeline: Pipeline, split: store.Output) -> Prediction:
     """The answer that fits most of the target's training rows, or, if it has none, the sources'."""
     application = pipeline.application
     alike = [name for name in pipeline.sources if pipeline.task(name) == application.kind]
-    domains = [pipeline.target_name, *alike]
-    labelled = (read_rows(split.file(f"{name}/train.parquet")) for name in domains)
-    return application.constant(next(rows for rows in labelled if rows))
+
+    def labelled(*domains: str) -> list[Row]:
+        return [row for name in domains for row in read_rows(split.file(f"{name}/train.parquet"))]
+
+    return application.constant(labelled(pipeline.target_name) or labelled(*alike))
 
 
 def compare(

@@ -206,6 +206,7 @@ def _rows(
             row[field] = _text(value, rule.values is not None, file, number, column)
         if domain.group_separator and row["group"] is not None:
             row["group"] = row["group"].partition(domain.group_separator)[0]
+        row["group"] = row["group"] or None
         yield number, row
     if count == 0:
         raise DataError(f"{file.place}: no rows")

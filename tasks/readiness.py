@@ -1,13 +1,55 @@
-"""What only the split rows and the backbone can tell, refused before anything is trained."""
+"""The stage before any training: what only the split rows and the backbone can tell is refused.
+
+ready.json    the backbone's layers, and the longest input it takes: {"layers": 6, "longest": 512}
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tasks import source, store, training
 from tasks.config import Pipeline
 from tasks.errors import ConfigError, DataRejected
-from tasks.learning.contracts import Paradigm, Unfit
-from tasks.training import Origin, start
+from tasks.learning.contracts import Unfit
+from tasks.stage import Stage
+from tasks.training import Origin
+
+if TYPE_CHECKING:
+    from tasks.learning.learner import Learner
+
+
+def stage(pipeline: Pipeline, backbone: Origin, split: store.Output) -> Stage:
+    """Go through every training of the pipeline without training anything."""
+    report = "report.json"
+
+    def compute(folder: Path) -> None:
+        rows(pipeline, split.read_json(report)["domains"])
+        found = learners(pipeline, backbone).backbone
+        ready = {"layers": len(found.layers()), "longest": found.maximum_positions}
+        (folder / "ready.json").write_text(json.dumps(ready), encoding="utf-8")
+
+    return Stage(
+        "ready",
+        pipeline.paradigm.kind,
+        {
+            "pipeline": pipeline.model_dump(
+                mode="json",
+                include={
+                    "paradigm": True,
+                    "source_training": {"freeze", "early_stopping"},
+                    "training": {"early_stopping"},
+                },
+            ),
+            "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
+            "domains": list(pipeline.domains),
+        },
+        {"backbone": backbone.digest, "rows": split.digest(report)},
+        compute,
+    )
 
 
 def rows(pipeline: Pipeline, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -56,17 +98,22 @@ def rows(pipeline: Pipeline, counts: Mapping[str, Mapping[str, int]]) -> None:
         )
 
 
-def backbone(pipeline: Pipeline, origin: Origin) -> None:
-    """Prepare every coming training once, so that none is refused after the others are done.
+def learners(pipeline: Pipeline, backbone: Origin) -> Learner:
+    """Prepare every coming training's learner once; what it starts from is returned.
 
     Raises:
-        ConfigError: a paradigm does not go with the backbone (too many layers to freeze), or texts
-            may be longer than it takes.
+        ConfigError: a paradigm does not go with the backbone (too many layers to freeze), or the
+            backbone not with the texts.
     """
-    last = pipeline.paradigm.adaptation
-    paradigms: list[Paradigm] = [pipeline.paradigm, *([last] if last else [])]
-    for paradigm in paradigms:
-        try:
-            paradigm.prepare(start(pipeline, origin))
-        except Unfit as error:
-            raise ConfigError(f"paradigm: {error}") from error
+    start = training.start(pipeline, backbone)
+    last = pipeline.paradigm.adaptation or pipeline.paradigm
+    of = {"paradigm": [pipeline.paradigm, last, pipeline.paradigm.alone], "source_training": []}
+    if pipeline.source_training:
+        of["source_training"] = [source.paradigm(pipeline.source_training)]
+    for place, paradigms in of.items():
+        for paradigm in paradigms:
+            try:
+                paradigm.prepare(deepcopy(start))
+            except Unfit as error:
+                raise ConfigError(f"{place}: {error}") from error
+    return start

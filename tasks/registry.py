@@ -36,7 +36,10 @@ def download_model(uri: str) -> Path:
     except (MlflowException, OSError) as error:
         first = str(error).splitlines()[0]
         raise SourceUnavailable(f"{uri}: not in the registry ({first})") from error
-    return folder / "data" / "model"
+    model = folder / "data" / "model"
+    if not model.is_dir():
+        raise SourceUnavailable(f"{uri}: not a model that Graft registered")
+    return model
 
 
 def load_model(name: str) -> Any:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks import progress, readiness, store
-from tasks.config import BackboneConfig, Pipeline
+from tasks import progress, store
+from tasks.config import BackboneConfig, Pipeline, SourceTraining
 from tasks.errors import ConfigError, UnsafeModel
 from tasks.fetch import fetch, made_once
 from tasks.learning.contracts import Paradigm, Row, Unfit
@@ -64,7 +64,6 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
     }[config.data]
 
     def compute(folder: Path) -> None:
-        readiness.backbone(pipeline, origin)
         texts = {
             domain: [
                 row
@@ -140,15 +139,21 @@ def pretrain(
     checkpoint.forget(folder)
 
 
+def paradigm(training: SourceTraining) -> Paradigm:
+    """How the sources' labels are learned."""
+    from tasks.learning.paradigms import FeatureExtraction, FineTuning
+
+    if training.freeze == "all":
+        return FeatureExtraction(kind="feature_extraction")
+    return FineTuning(kind="fine_tuning", freeze=training.freeze)
+
+
 def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Stage:
     """Supervised training on all sources' labelled rows together."""
     training = pipeline.source_training
     assert training is not None
 
     def compute(folder: Path) -> None:
-        from tasks.learning.paradigms import FeatureExtraction, FineTuning
-
-        readiness.backbone(pipeline, origin)
         parts = {
             part: {
                 task: [
@@ -161,16 +166,11 @@ def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Sta
             }
             for part in ("train", "validation")
         }
-        paradigm: Paradigm = (
-            FeatureExtraction(kind="feature_extraction")
-            if training.freeze == "all"
-            else FineTuning(kind="fine_tuning", freeze=training.freeze)
-        )
         fit(
             pipeline,
             origin,
             Rows(parts["train"], parts["validation"]),
-            paradigm,
+            paradigm(training),
             training,
             folder,
             "source",

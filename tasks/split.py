@@ -204,6 +204,8 @@ def _check_needs(sets: Mapping[str, Mapping[str, Sequence[Row]]], pipeline: Pipe
     """As many rows of each of a source's labels as the paradigm takes at a time."""
     needed = pipeline.paradigm.rows_per_label
     for name in pipeline.sources:
+        if not sets[name]["train"]:
+            continue  # it is there for its text
         application = pipeline.application_of(name)
         rows = Counter(c for row in sets[name]["train"] for c in application.classes(row))
         for label in application.labels:

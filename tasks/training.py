@@ -185,7 +185,7 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
     """The learner at its starting point; new heads follow from the pipeline's seed.
 
     Raises:
-        ConfigError: texts may be longer than the backbone takes.
+        ConfigError: it is no encoder that can take a batch of texts, or they may be too long.
     """
     import torch
 
@@ -198,13 +198,18 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
         if not pipeline.sources_share_task:
             for name in reversed(pipeline.sources):  # the first one's word is the last
                 learner.inherit(pipeline.application.kind, pipeline.task(name))
+    if learner.backbone.model.config.is_encoder_decoder:
+        raise ConfigError(f"{origin.backbone}: an encoder is needed, and this has a decoder too")
     if not learner.tokenizer.is_fast:
         raise ConfigError(f"{origin.backbone}: its tokenizer has no fast version (tokenizer.json)")
+    if learner.tokenizer.pad_token_id is None:
+        raise ConfigError(f"{origin.backbone}: its tokenizer has no padding token")
     limit = learner.backbone.maximum_positions
-    for application in pipeline.tasks.values():
+    for task, application in pipeline.tasks.items():
         if limit is not None and application.maximum_tokens > limit:
+            where = f"sources.{task}." if task in pipeline.sources else ""
             raise ConfigError(
-                f"application.maximum_tokens is {application.maximum_tokens}, but the backbone "
-                f"takes at most {limit}"
+                f"{where}application.maximum_tokens is {application.maximum_tokens}, but the "
+                f"backbone takes at most {limit}"
             )
     return learner

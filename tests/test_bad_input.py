@@ -99,6 +99,13 @@ def remote_code(folder: Path) -> None:
     path.write_text(json.dumps({**config, "auto_map": {"AutoModel": "x.Y"}}), encoding="utf-8")
 
 
+def with_decoder(folder: Path) -> None:
+    from transformers import T5Config, T5Model
+
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    T5Model(T5Config(vocab_size=60, **sizes)).save_pretrained(folder / "backbone")
+
+
 def without_text(made: list[dict[str, str | None]]) -> None:
     made[6]["text"] = None
 
@@ -161,6 +168,18 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "a source without labels": (
         edit("{path: movies.jsonl}", "{path: movies.jsonl, labelled: 0}"),
         ["movies", "source_training", "`labelled`"]),
+    "a rate that training does not survive": (
+        edit("learning_rate: 1.0e-3, checkpoint_every", "learning_rate: 1.0e+30, checkpoint_every"),
+        ["source", "no longer finite", "learning rate"]),
+    "too many layers frozen, and no source training": (
+        edit("{kind: fine_tuning}", "{kind: fine_tuning, freeze: 9}",
+             "{epochs: 2, learning_rate: 1.0e-3, checkpoint_every: 5}", "null"),
+        ["paradigm", "freeze", "9", "3"]),
+    "too many layers frozen in the source training": (
+        edit("checkpoint_every: 5", "freeze: 9", "    training:",
+             "    pretraining: {steps: 2}\n    training:"),
+        ["source_training", "freeze", "9", "3"]),
+    "an encoder with a decoder": (with_decoder, ["backbone", "decoder"]),
     "a frozen backbone whose prototypes should move": (
         edit("{kind: fine_tuning}",
              "{kind: meta_learning, method: prototypical, ways: 2, shots: 2, queries: 2, "

@@ -143,16 +143,29 @@ def test_picture_tells_lines_apart() -> None:
     labels = [line.get_label() for line in axes.lines]
     assert len(set(labels)) == len(labels) == 8
     assert {"fomaml, a=1, MiniLM, abc", "plain fine-tuning, no transfer, BERT"} <= set(labels)
+    looks = {(line.get_color(), line.get_marker()) for line in axes.lines}
+    assert len(looks) == len(labels)
     assert {line.get_linestyle() for line in axes.lines} == {"None"}
 
 
-def test_a_curve_has_no_interval_over_its_points() -> None:
-    """Numbers of labels share a test set: they are no sample of anything."""
-    found = [{**cell("fomaml", 13, 0.1), "target": f"{n} labels"} for n in (20, 5, 10)]
+def test_numbers_of_labels_are_no_sample() -> None:
+    """They share a test set: the interval is over test sets, and there is none over one."""
+    found = [{**cell("fomaml", 13, 0.1), "target": f"{n} labels"} for n in (5, 10, 20)]
     assert lines_of(found, "fomaml")[0].endswith("| 0.6000 | +0.1000 |")
     (axes,) = tables.picture(found).axes
-    ticks = [label.get_text() for label in axes.get_xticklabels()]
-    assert ticks == ["5 labels", "10 labels", "20 labels"]
+    assert {line.get_linestyle() for line in axes.lines} == {"-"}
+    gains = {"politics": 0.1, "science": 0.3, "music": 0.2}
+    once = [{**cell("fomaml", 13, g), "target": f"{t} 50"} for t, g in gains.items()]
+    twice = [*once, *({**c, "target": c["target"].replace("50", "200")} for c in once)]
+    assert lines_of(once, "fomaml")[0].split("|")[-2] == lines_of(twice, "fomaml")[0].split("|")[-2]
+
+
+def test_source_only_is_one_system() -> None:
+    """The newest without continued pretraining, not a mean of what differs."""
+    found = [cell("fine_tuning", 13, 0.1), cell("pretraining", 13, 0.1, 0.9)]
+    for one in found:
+        one["report"]["systems"]["source_only"] = one["report"]["systems"]["target_only"]
+    assert tables.baselines(found)["source_only"] == {"books": [0.5]}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import fetch, ingest, leakage, split, store, validate
+from tasks import evaluate, fetch, ingest, leakage, split, store, validate
 from tasks.config import Pipeline
 from tasks.errors import DataRejected, SourceUnavailable
 
@@ -314,6 +314,8 @@ def test_what_the_paradigm_needs() -> None:
     with pytest.raises(DataRejected, match="have 'negative', but an episode takes 15; lower"):
         run(pipeline(None, "meta_learning", split={"test": 0.3}), movies, made("products", 200))
     run(pipeline(None, split={"test": 0.3}), movies, made("products", 200))
+    text = [{**row, "label": None} for row in made("movies", 50, split="unlabelled")]
+    run(pipeline(None, "meta_learning"), text, made("products", 200))
 
 
 def test_unlabelled_source_is_accepted() -> None:
@@ -374,3 +376,21 @@ def test_real_reviews(home: Path, packages: Path) -> None:
         for kind in ("train", "validation", "unlabelled"):
             seen = {" ".join(r["text"].casefold().split()) for r in sets(output, domain)[kind]}
             assert not seen & tested
+
+
+def test_without_labels_the_majority_is_all_sources() -> None:
+    """Not the first one's alone."""
+    small = [{**row, "label": "negative"} for row in made("movies", 10)]
+    large = made("books", 200)
+    for row in large[30:]:
+        row["label"] = "positive"
+    document = pipeline({"labelled": 0}, "domain_adaptation").model_dump(mode="json")
+    document["sources"] = {name: {"path": "none"} for name in ("movies", "books")}
+    document["sources"]["movies"]["split"] = {"test": 0, "validation": 0.3}
+    config = Pipeline.model_validate_json(json.dumps(document))
+    rows = {"movies": small, "books": large, "products": made("products", 100)}
+    for row in rows["movies"][:4]:
+        row["label"] = "positive"
+    planned = split.stage(config, {name: validated(found) for name, found in rows.items()})
+    parts = store.produce(planned.name, planned.key, planned.compute)
+    assert evaluate.constant(config, parts)["label"] == "positive"

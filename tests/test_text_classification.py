@@ -5,8 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-from transformers import RobertaConfig, RobertaModel
+from transformers import (
+    ModernBertConfig,
+    ModernBertModel,
+    RobertaConfig,
+    RobertaModel,
+    XLNetConfig,
+    XLNetModel,
+)
 
 from tasks.learning import prediction
 from tasks.learning.applications.text_classification import TextClassification
@@ -14,6 +22,7 @@ from tasks.learning.backbone import Backbone, load_backbone, load_tokenizer, mas
 from tasks.learning.batches import collate
 from tasks.learning.contracts import Row
 from tasks.learning.learner import Learner, load_learner, new_learner
+from tasks.learning.paradigms import FineTuning
 from tasks.learning.prediction import evaluating
 from tests.tiny import IDS, reviews, score, write_backbone
 
@@ -232,6 +241,36 @@ def test_the_longest_input(backbone: Path) -> None:
     roberta.encode(longest, torch.ones_like(longest))
     with pytest.raises((IndexError, RuntimeError)):
         roberta.encode(torch.full((1, 13), 5), torch.ones(1, 13))
+    xlnet = XLNetModel(XLNetConfig(vocab_size=9, d_model=8, n_layer=1, n_head=2, d_inner=8))
+    assert Backbone(xlnet).maximum_positions is None
+
+
+def test_a_modern_backbone() -> None:
+    """Dropout that is a number of a module's own is set too; the last norm is not below."""
+    config = ModernBertConfig(
+        vocab_size=9,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        attention_dropout=0.5,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "cls_token_id"), 0),
+        **dict.fromkeys(("eos_token_id", "sep_token_id"), 1),
+    )
+    backbone = Backbone(ModernBertModel(config)).train()
+    ids = torch.full((1, 6), 5)
+    backbone.set_dropout(0.0)
+    once, again = (backbone.encode(ids, torch.ones_like(ids)) for _ in range(2))
+    torch.testing.assert_close(once, again, rtol=0, atol=0)
+    below = {id(p) for p in backbone.embeddings()}
+    names = [name for name, p in backbone.model.named_parameters() if id(p) in below]
+    assert names
+    assert all(name.startswith("embeddings.") for name in names)
+    paradigm = FineTuning(kind="fine_tuning", layer_decay=0.5)
+    learner = Learner(backbone, None, {})
+    groups = paradigm.parameter_groups(learner, 1.0)
+    trained = [id(p) for group in groups for p in group["params"]]
+    assert len(trained) == len(set(trained)) == len(list(learner.parameters()))
 
 
 def test_any_name_will_do_for_a_task(backbone: Path, tmp_path: Path) -> None:
@@ -243,6 +282,7 @@ def test_any_name_will_do_for_a_task(backbone: Path, tmp_path: Path) -> None:
     losses = {name: learner(name, batch).loss.detach() for name in names}
     assert len({float(loss) for loss in losses.values()}) == len(names)
     learner.save(tmp_path / "learner")
+    assert "cpu.weight" in load_file(tmp_path / "learner" / "heads.safetensors")
     again = load_learner(tmp_path / "learner", learner.tasks)
     for name, loss in losses.items():
         torch.testing.assert_close(again(name, batch).loss.cpu(), loss)

@@ -6,11 +6,11 @@ Only safetensors are read, and no code that comes with a model is run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertTokenizer
 from transformers.utils import logging as transformers_logging
@@ -54,10 +54,14 @@ class Backbone(nn.Module):
     @property
     def maximum_positions(self) -> int | None:
         """The longest input in tokens, or None where the network has no such limit."""
-        positions = getattr(self.model.config, "max_position_embeddings", None)
+        config = self.model.config
+        positions: int | None = getattr(config, "max_position_embeddings", None)
+        relative = not getattr(config, "position_biased_input", True)  # DeBERTa v2 and v3
+        if positions is None or positions < 0 or relative:
+            return None
         table = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
         padding = getattr(table, "padding_idx", None)  # RoBERTa counts on from its padding's place
-        return positions if positions is None or padding is None else positions - padding - 1
+        return positions if padding is None else positions - padding - 1
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, S) ids and mask -> (B, S, H) states of the top layer."""
@@ -74,17 +78,17 @@ class Backbone(nn.Module):
 
     def embeddings(self) -> list[nn.Parameter]:
         """Parameters below the lowest layer."""
-        above = {id(p) for layer in self.layers() for p in layer.parameters()}
-        pooler = getattr(self.model, "pooler", None)
-        if pooler is not None:
-            above |= {id(p) for p in pooler.parameters()}
-        return [p for p in self.model.parameters() if id(p) not in above]
+        lowest = id(next(self.layers()[0].parameters()))
+        return list(takewhile(lambda parameter: id(parameter) != lowest, self.model.parameters()))
 
     def set_dropout(self, rate: float) -> None:
         """Dropout everywhere in the network, attention included."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = rate
+            for name, value in vars(module).items():  # where it is a number of the module's own
+                if "dropout" in name and isinstance(value, float):
+                    setattr(module, name, rate)
 
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
         """Put low-rank adapters beside every linear layer and freeze everything else."""
@@ -119,15 +123,8 @@ def load_backbone(folder: Path) -> Backbone:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a transformers folder; with nothing but a vocab.txt, BERT's WordPiece.
-
-    Where a blank is part of a word (RoBERTa's bytes), the first word and each word of a list that
-    comes already cut has it too.
-    """
+    """The tokenizer in a transformers folder; with nothing but a vocab.txt, BERT's WordPiece."""
     described = any((folder / name).exists() for name in TOKENIZER_FILES)
     kind = BertTokenizer if not described and (folder / "vocab.txt").exists() else AutoTokenizer
     tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, trust_remote_code=False)
-    cutter = tokenizer.backend_tokenizer.pre_tokenizer if tokenizer.is_fast else None
-    if isinstance(cutter, ByteLevel):
-        cutter.add_prefix_space = True
     return tokenizer

@@ -74,7 +74,8 @@ class Learner(nn.Module):
         try:
             self.backbone.model.save_pretrained(folder / "backbone")
             self.tokenizer.save_pretrained(folder / "backbone")
-            save_file(self.heads.state_dict(), folder / "heads.safetensors")
+            heads = {n.removeprefix(inside("")): t for n, t in self.heads.state_dict().items()}
+            save_file(heads, folder / "heads.safetensors")
         except SafetensorError as error:  # the library hides the operating system's error in one
             full = "No space left" in str(error)
             raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(folder)) from error
@@ -82,9 +83,8 @@ class Learner(nn.Module):
     def load_heads(self, folder: Path) -> None:
         """Take the heads of a saved learner that has these tasks, and perhaps others."""
         saved = load_file(folder / "heads.safetensors")
-        known = {inside(task) for task in self.tasks}
-        own = {name: t for name, t in saved.items() if name.partition(".")[0] in known}
-        self.heads.load_state_dict(own)
+        own = {name: t for name, t in saved.items() if name.partition(".")[0] in self.tasks}
+        self.heads.load_state_dict({inside(name): t for name, t in own.items()})
 
     def inherit(self, task: str, other: str) -> None:
         """Start a task's head with what another's knows of the outputs they share by name.

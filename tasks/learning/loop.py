@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from tasks.learning import checkpoint
 from tasks.learning.batches import moved
 from tasks.learning.checkpoint import State
-from tasks.learning.contracts import Draw, Objective, Plan
+from tasks.learning.contracts import Draw, Objective, Plan, Unfit
 from tasks.learning.learner import Learner
 
 METRICS = "metrics.jsonl"
@@ -100,8 +100,8 @@ def train(
         `steps` taken and `seconds` spent, over all the runs it took.
 
     Raises:
-        Unfit: the checkpoint is of another number of processes, or the paradigm does not go with
-            the backbone.
+        Unfit: the checkpoint is of another number of processes, the paradigm does not go with the
+            backbone, or the loss is no longer finite.
     """
     engine = Accelerator(mixed_precision="no")  # its precision would be the whole process's
     torch.manual_seed(plan.seed)  # what the paradigm adds follows from the seed, too
@@ -166,9 +166,12 @@ def _step(
         values = objective.gradients(learner, there, engine.backward)
     average_gradients(learner, engine)
     norm = engine.clip_grad_norm_(learner.parameters(), schedule.clip_norm)
+    values["gradient_norm"] = float(norm or 0)
+    if not math.isfinite(values["gradient_norm"]):
+        raise Unfit("the loss is no longer finite; lower the learning rate")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {**values, "gradient_norm": float(norm or 0)}
+    return values
 
 
 def average_gradients(learner: Learner, engine: Accelerator) -> None:

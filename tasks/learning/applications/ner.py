@@ -115,8 +115,9 @@ class Ner(Config):
         """
         if not rows:
             return []
+        blank = leading_blank(tokenizer)
         encoded = tokenizer(
-            [words(row) for row in rows],
+            [[blank + word for word in words(row)] for row in rows],
             is_split_into_words=True,
             truncation=True,
             max_length=self.maximum_tokens,
@@ -243,6 +244,11 @@ class Ner(Config):
         """(..., T) each: right, predicted, true."""
         stacked = totals.reshape(*totals.shape[:-1], 3, len(self.labels))
         return stacked[..., 0, :], stacked[..., 1, :], stacked[..., 2, :]
+
+
+def leading_blank(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What goes in front of a word that comes already cut: for RoBERTa the blank is part of it."""
+    return " " if tokenizer.tokenize(" a") != tokenizer.tokenize("a") else ""
 
 
 def words(row: Row) -> list[str]:

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 class DomainAdaptation(Tuning):
     """Learn the sources' labels while the target's features are made like the sources', or
-    predictions on its text sure and varied."""
+    predictions on its text sure and varied.
+
+    With few labels an epoch is a few steps: take so many that the text is seen, too."""
 
     reads_sources: ClassVar[bool] = True
     reads_text: ClassVar[bool] = True

@@ -79,8 +79,9 @@ class FineTuning(Tuning):
             groups.append({"params": list(layer.parameters()), "lr": rate})
             rate *= self.layer_decay
         groups.append({"params": backbone.embeddings(), "lr": rate})
-        heads = [*learner.heads.parameters(), *learner.extras.parameters()]
-        groups.append({"params": heads, "lr": learning_rate})
+        below = {id(p) for group in groups for p in group["params"]}
+        above = [p for p in learner.parameters() if id(p) not in below]
+        groups.append({"params": above, "lr": learning_rate})
         trained = [
             {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
         ]
