@@ -149,7 +149,7 @@ def picture(cells: Sequence[Cell]) -> Figure:
 
     Marks are joined to lines where the targets are one test set with ever more labels.
     """
-    targets = list(dict.fromkeys(cell["target"] for cell in cells))
+    targets = sorted({c["target"] for c in cells}, key=lambda t: (test_set(t), len(t), t))
     curve = len(targets) > 1 and len({test_set(target) for target in targets}) == 1
     figure, axes = new_figure(1.5 + 1.1 * len(targets), 4.5)
 
