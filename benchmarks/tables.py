@@ -21,6 +21,7 @@ Cell = dict[str, Any]
 Place = tuple[str, str, str, str]
 """Target, seed, backbone and metric."""
 MARKERS = "os^vD*P"
+BASELINE_MARKERS = "_x+1234"
 RESULTS = Path(__file__).parent / "RESULTS.md"
 UNNAMEABLE = re.compile(r"[^\w.:/ -]+")
 """What MLflow does not take in a metric's name."""
@@ -163,7 +164,7 @@ def picture(cells: Sequence[Cell]) -> Figure:
         draw(name, scores_of(own, "transfer"), "-", marker=marker)
     for i, (name, found) in enumerate(baselines(cells).items()):
         line = "--" if name.startswith(PLAIN) else ":"
-        draw(name, found, line, marker="_x+12348"[i], color="black")
+        draw(name, found, line, marker=BASELINE_MARKERS[i % 7], color="black")
     axes.set_xticks(range(len(targets)), targets, rotation=30, ha="right")
     axes.set(ylabel=cells[0]["report"]["metric"])
     axes.grid(alpha=0.3)
