@@ -70,6 +70,6 @@ clean: ## Remove caches and coverage data; .venv and .graft stay
 	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
 
 define require_python
-@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	{ echo "Graft needs Python 3.11 or newer; '$(PYTHON)' is not. Try: make PYTHON=python3.11 venv" >&2; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null || \
+	{ echo "Graft needs Python 3.11.4 or newer; '$(PYTHON)' is not. Try: make PYTHON=python3.11 venv" >&2; exit 1; }
 endef
