@@ -71,5 +71,5 @@ clean: ## Remove caches and coverage data; .venv and .graft stay
 
 define require_python
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null || \
-	{ echo "Graft needs Python 3.11.4 or newer; '$(PYTHON)' is not. Try: make PYTHON=python3.11 venv" >&2; exit 1; }
+	{ echo "Graft needs Python 3.11.4 or newer; '$(PYTHON)' is not. Name one: make PYTHON=/path/to/python3 venv" >&2; exit 1; }
 endef

@@ -12,6 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,21 +173,25 @@ def entities() -> Cells:
             )
 
 
-def labels() -> Cells:
-    """The shipped `reviews` with 5 to 200 labels, seen the more often the fewer they are."""
+def labels(name: str) -> Cells:
+    """A shipped pipeline to `products` with 5 to 200 labels, seen the more often the fewer they
+    are; trained on its sources and on the target as `reviews` is."""
+    reviews = load.load(PIPELINES, "reviews").model_dump(mode="json")
     for count in (5, 10, 20, 50, 100, 200):
-        epochs = max(5, 400 // count)
-        changes = [f"target.products.labelled={count}", f"training.epochs={epochs}"]
-        pipeline = load.load(PIPELINES, "reviews", changes)
-        given = pipeline.model_dump(mode="json")
-        yield f"{count} labels", {key: given[key] for key in given.keys() - {"paradigm"}}
+        changes = [f"target.products.labelled={count}"]
+        pipeline = load.load(PIPELINES, name, changes).model_dump(mode="json")
+        given = {key: pipeline[key] for key in pipeline.keys() - {"paradigm"}}
+        given["source_training"] = reviews["source_training"]
+        given["training"] = {**reviews["training"], "epochs": max(5, 400 // count)}
+        yield f"{count} labels", given
 
 
 SETS: Mapping[str, Callable[[], Cells]] = {
     "amazon": amazon,
     "arsc": arsc,
     "entities": entities,
-    "labels": labels,
+    "labels": partial(labels, "reviews"),
+    "labels-3": partial(labels, "few"),
 }
 
 
@@ -216,9 +221,9 @@ def laid_out(name: str, file: str, rows: Iterable[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if not path.exists() or path.read_text(encoding="utf-8") != text:  # others may be reading it
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(path)
+        aside = path.with_name(f"{path.name}.{os.getpid()}")
+        aside.write_text(text, encoding="utf-8")
+        aside.rename(path)
     return path
 
 

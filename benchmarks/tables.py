@@ -107,7 +107,7 @@ def place(cell: Cell) -> Place:
 
 
 def gains_over(name: str, own: Sequence[Cell], cells: Sequence[Cell]) -> dict[str, list[float]]:
-    """Target -> the gain of each of its cells that has this baseline."""
+    """Test set -> the gain of each of its cells that has this baseline."""
     known = plain(cells)
     found: dict[str, list[float]] = {}
     for cell in own:
@@ -118,21 +118,19 @@ def gains_over(name: str, own: Sequence[Cell], cells: Sequence[Cell]) -> dict[st
             value = gain["value"]
         else:
             continue
-        found.setdefault(cell["target"], []).append(value)
+        found.setdefault(cell["domain"], []).append(value)
     return found
 
 
 def mean_gain(gains: Mapping[str, Sequence[float]]) -> str:
     """The mean gain, and its bootstrap interval over the test sets, each with all its cells.
 
-    There is none over fewer than three: numbers of labels of one test set are no sample of sets.
+    There is none over fewer than three. Cells that end in one domain are scored on its one test
+    set, whatever their source or their number of labels, and are no sample of sets.
     """
     if not gains:
         return "–"
-    means: dict[str, list[float]] = {}
-    for target, values in gains.items():
-        means.setdefault(test_set(target), []).append(mean(values))
-    found = [mean(values) for values in means.values()]
+    found = [mean(values) for values in gains.values()]
     if len(found) < 3:
         return f"{mean(found):+.4f}"
     drawn = np.random.default_rng(0).choice(found, (10_000, len(found))).mean(1)
@@ -140,18 +138,14 @@ def mean_gain(gains: Mapping[str, Sequence[float]]) -> str:
     return f"{mean(found):+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def test_set(target: str) -> str:
-    """A target without its number of labels: "politics 50" and "politics 200" are scored alike."""
-    return " ".join(word for word in target.split() if not word.isdigit())
-
-
 def picture(cells: Sequence[Cell]) -> Figure:
     """The mean score over the seeds on each target, a mark a paradigm and one a baseline.
 
     Marks are joined to lines where the targets are one test set with ever more labels.
     """
-    targets = sorted({c["target"] for c in cells}, key=lambda t: (test_set(t), len(t), t))
-    curve = len(targets) > 1 and len({test_set(target) for target in targets}) == 1
+    domain_of = {cell["target"]: cell["domain"] for cell in cells}
+    targets = sorted(domain_of, key=lambda target: (domain_of[target], len(target), target))
+    curve = len(targets) > 1 and len(set(domain_of.values())) == 1
     figure, axes = new_figure(1.5 + 1.1 * len(targets), 4.5)
 
     def draw(name: str, found: Mapping[str, Sequence[float]], line: str, **style: str) -> None:

@@ -1,6 +1,6 @@
 """Sets × paradigms × seeds, each cell a run of the flow that users have.
 
-    python -m benchmarks.transfer arsc --paradigms fine_tuning meta_learning --seeds 13 14
+    python -m benchmarks.transfer arsc --paradigms fine_tuning prototypical --seeds 13 14
 
 A cell that is done is not done again: its report is kept under GRAFT_HOME/benchmarks, its metrics
 and model are in MLflow as of any run. `--table` prints the tables of what is there, `--write` puts
@@ -22,7 +22,7 @@ from benchmarks.sets import PIPELINES, SETS
 from flows.console import console, quiet_libraries, set_verbosity
 from tasks import load, store
 from tasks.config import Pipeline
-from tasks.errors import GraftError
+from tasks.errors import ConfigError, GraftError
 
 WAYS: Mapping[str, dict[str, Any]] = {
     "fine_tuning": {"paradigm": {"kind": "fine_tuning"}},
@@ -76,7 +76,11 @@ def parse() -> argparse.Namespace:
                         help="settings for every cell, such as paradigm.steps=60")  # fmt: skip
     parser.add_argument("--table", action="store_true", help="only print what is there")
     parser.add_argument("--write", action="store_true", help="the tables to RESULTS.md and MLflow")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for place, option in (("seed", "--seeds"), ("backbone", "--backbone")):
+        if any(override.partition("=")[0].split(".")[0] == place for override in options.overrides):
+            parser.error(f"--set {place}: use {option}, which the tables tell apart")
+    return options
 
 
 def run_cells(options: argparse.Namespace) -> None:
@@ -85,33 +89,48 @@ def run_cells(options: argparse.Namespace) -> None:
 
     with store.writing(store.home()):
         store.home().mkdir(parents=True, exist_ok=True)
+        wanted = planned(options)
     with prefect_server() as ready:
         from flows.transfer import transfer
 
         ready()
-        for seed in options.seeds:
-            for way in options.paradigms:
-                for target, given in SETS[options.set]():
-                    if options.targets and target not in options.targets:
-                        continue
-                    pipeline = built(options, given, way, seed)
-                    path = cell_path(options.set, target, way, seed, pipeline)
-                    if path.exists():
-                        continue
-                    console.print(f"[bold]{options.set}: {target}, {way}, seed {seed}[/bold]")
-                    report = transfer(f"benchmark-{options.set}", pipeline)["evaluation"]
-                    cell = {
-                        "target": target,
-                        "way": way,
-                        "settings": ", ".join(options.overrides),
-                        "backbone": options.backbone or "MiniLM-L6",
-                        "code": code(),
-                        "seed": seed,
-                        "report": report,
-                    }
-                    partial = path.with_suffix(".partial")
-                    partial.write_text(json.dumps(cell), encoding="utf-8")
-                    partial.rename(path)
+        for (seed, way, target), pipeline in wanted.items():
+            path = cell_path(options.set, target, way, seed, pipeline)
+            if path.exists():
+                continue
+            console.print(f"[bold]{options.set}: {target}, {way}, seed {seed}[/bold]")
+            report = transfer(f"benchmark-{options.set}", pipeline)["evaluation"]
+            cell = {
+                "target": target,
+                "domain": pipeline.target_name,
+                "way": way,
+                "settings": ", ".join(options.overrides),
+                "backbone": options.backbone or "MiniLM-L6",
+                "code": code(),
+                "seed": seed,
+                "report": report,
+            }
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(cell), encoding="utf-8")
+            partial.rename(path)
+
+
+def planned(options: argparse.Namespace) -> dict[tuple[int, str, str], Pipeline]:
+    """Seed, paradigm and target -> the pipeline of each cell that was asked for.
+
+    Raises:
+        ConfigError: a target is unknown, a paradigm does not go with the set, or a setting is not
+            accepted.
+    """
+    cells = dict(SETS[options.set]())
+    if unknown := sorted(set(options.targets or ()) - set(cells)):
+        raise ConfigError(f"--targets: '{unknown[0]}' is none of {', '.join(cells)}")
+    return {
+        (seed, way, target): built(options, cells[target], way, seed)
+        for seed in options.seeds
+        for way in options.paradigms
+        for target in options.targets or cells
+    }
 
 
 def built(options: argparse.Namespace, given: dict[str, Any], way: str, seed: int) -> Pipeline:

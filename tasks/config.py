@@ -76,7 +76,8 @@ class Training(Config):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's decay, on matrices only."""
     tokens_per_batch: PositiveInt = 1024
-    """Padded tokens in one step. Batches are cut by length, so this bounds memory."""
+    """Padded tokens in one step. Batches are cut by length, so this bounds memory; episodes,
+    of shots and queries, are not cut."""
     clip_norm: PositiveFloat = 1.0
     """The gradient's norm is clipped to this."""
     dropout: Share = 0.1
@@ -194,8 +195,12 @@ class Pipeline(Config):
 
     @property
     def sources_share_task(self) -> bool:
-        """Whether a source has the target's labels, so that its model can be tried as it is."""
-        return any(self.task(name) == self.application.kind for name in self.sources)
+        """Whether a source is labelled with the target's labels, so that its model can be tried as
+        it is."""
+        return any(
+            self.task(name) == self.application.kind and domain.labelled != 0
+            for name, domain in self.sources.items()
+        )
 
     def application_of(self, domain: str) -> AnyApplication:
         """What a domain's rows are labelled with."""

@@ -85,13 +85,25 @@ def early_stopping(pipeline: Pipeline) -> None:
 
 
 def paradigm(pipeline: Pipeline) -> None:
-    """The paradigm's own complaints, and a head it cannot use."""
+    """The paradigm's own complaints, a head it cannot use, and sources that nothing reads."""
+    kind = pipeline.paradigm.kind
     if pipeline.paradigm.needs_linear_head and pipeline.application.hidden:
         raise Conflict(
             ("application", "hidden"),
             "prototypes make a linear head, so application.hidden must be null",
         )
-    labels_of = {name: len(pipeline.application_of(name).labels) for name in pipeline.domains}
+    reads_sources = pipeline.paradigm.reads_sources or pipeline.source_training
+    if not reads_sources and not pipeline.pretraining:
+        raise Conflict(
+            ("source_training",),
+            f"source_training is null and {kind} reads no sources, so nothing would be learned "
+            "from them; remove `source_training: null`",
+        )
+    labels_of = {
+        name: len(pipeline.application_of(name).labels)
+        for name, domain in pipeline.domains.items()
+        if name == pipeline.target_name or domain.labelled != 0
+    }
     for complaint in pipeline.paradigm.complaints(labels_of, tuple(pipeline.tasks)):
         raise Conflict(("paradigm",), complaint)
 

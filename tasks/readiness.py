@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tasks import source, store, training
 from tasks.config import Pipeline
 from tasks.errors import ConfigError, DataRejected
-from tasks.learning.contracts import Unfit
+from tasks.learning.contracts import Example, Unfit
 from tasks.stage import Stage
 from tasks.training import Origin
 
@@ -28,6 +28,7 @@ def stage(pipeline: Pipeline, backbone: Origin, split: store.Output) -> Stage:
 
     def compute(folder: Path) -> None:
         rows(pipeline, split.read_json(report)["domains"])
+        episodes(pipeline, split)
         found = learners(pipeline, backbone).backbone
         ready = {"layers": len(found.layers()), "longest": found.maximum_positions}
         (folder / "ready.json").write_text(json.dumps(ready), encoding="utf-8")
@@ -46,8 +47,9 @@ def stage(pipeline: Pipeline, backbone: Origin, split: store.Output) -> Stage:
             ),
             "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
             "domains": list(pipeline.domains),
+            "seed": pipeline.seed,
         },
-        {"backbone": backbone.digest, "rows": split.digest(report)},
+        {"backbone": backbone.digest, "rows": split.digest()},
         compute,
     )
 
@@ -77,8 +79,8 @@ def rows(pipeline: Pipeline, counts: Mapping[str, Mapping[str, int]]) -> None:
                 f"{listed}: {pipeline.paradigm.kind} needs a source with labelled rows; raise "
                 "`labelled`"
             )
-    if pipeline.paradigm.reads_text and not own["train"] + own["unlabelled"]:
-        raise DataRejected(f"{pipeline.target_name}: no text to adapt to")
+    if pipeline.paradigm.reads_text and own["train"] + own["unlabelled"] < 2:
+        raise DataRejected(f"{pipeline.target_name}: two texts are needed to adapt to; add more")
     source_stopping = pipeline.source_training and pipeline.source_training.early_stopping
     if source_stopping and not any(found["validation"] for found in sources.values()):
         raise ConfigError(
@@ -96,6 +98,35 @@ def rows(pipeline: Pipeline, counts: Mapping[str, Mapping[str, int]]) -> None:
             f"{pipeline.target_name}: there is no unlabelled text for early_stopping to watch; "
             "lower `labelled`, or watch labels"
         )
+
+
+def episodes(pipeline: Pipeline, split: store.Output) -> None:
+    """Draw those of a paradigm that learns from the sources alone: their labels are enough for it.
+
+    Raises:
+        ConfigError: a source has not rows enough for one.
+    """
+    from tasks.learning.batches import Stream, Streams
+
+    if pipeline.paradigm.reads_target:
+        return
+
+    def stream(name: str) -> Stream:
+        application = pipeline.application_of(name)
+        found = training.read_rows(split.file(f"{name}/train.parquet"))
+        classes = [application.classes(row) & set(application.labels) for row in found]
+        untold: list[Example] = [{"input_ids": [0]}] * len(found)
+        return Stream(
+            pipeline.task(name), untold, pad_id=0, budget=1, seed=pipeline.seed, classes=classes
+        )
+
+    streams = {name: stream(name) for name in pipeline.sources}
+    try:
+        pipeline.paradigm.plan(
+            Streams(None, sources={n: s for n, s in streams.items() if s.examples})
+        )
+    except Unfit as error:
+        raise ConfigError(f"paradigm: {error}") from error
 
 
 def learners(pipeline: Pipeline, backbone: Origin) -> Learner:

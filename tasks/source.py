@@ -14,7 +14,7 @@ from tasks.errors import ConfigError, UnsafeModel
 from tasks.fetch import fetch, made_once
 from tasks.learning.contracts import Paradigm, Row, Unfit
 from tasks.stage import Stage
-from tasks.training import Origin, Rows, fit, read_rows
+from tasks.training import Origin, Rows, fit, read_rows, training_key
 
 
 def locate(config: BackboneConfig) -> Origin:
@@ -180,9 +180,9 @@ def source_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Sta
         "source",
         " + ".join(pipeline.sources),
         {
-            "training": training.model_dump(mode="json"),
+            "training": training_key(training),
             "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
-            "metric": pipeline.metric,
+            "metric": pipeline.metric if training.early_stopping else None,
             "sources": list(pipeline.sources),  # in the order their rows are read
             "seed": pipeline.seed,
         },

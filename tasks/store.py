@@ -26,7 +26,7 @@ from tasks.errors import StoreError
 
 LIBRARIES = (
     *("torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft"),
-    *("numpy", "pandas", "pyarrow", "great-expectations"),
+    *("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "great-expectations"),
 )
 MANIFEST = "manifest.json"
 UNWRITABLE = {

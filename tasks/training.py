@@ -8,7 +8,7 @@ training.json       steps, seconds, rows, tokens, trainable parameters, device, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,7 @@ def fit(
     engine = Accelerator(mixed_precision="no")  # as the loop's will be
     learner.to(engine.device)  # what follows from the rows is computed there
     learner.backbone.set_dropout(training.dropout)
-    frozen = origin.digest if paradigm.frozen_backbone else None
+    frozen = learner.backbone.digest() if paradigm.frozen_backbone else None
     encoder = Encoder(pipeline, learner, training.tokens_per_batch, frozen, subject)
     kind = pipeline.application.kind
     targets = [encoder.stream(task, found) for task, found in rows.train.items() if found]
@@ -135,6 +135,11 @@ def fit(
     described = {**summary, **description(pipeline, learner, learned, training)}
     (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
     checkpoint.forget(folder)
+
+
+def training_key(training: Training, unused: Collection[str] = ()) -> dict[str, Any]:
+    """What of these settings the weights follow from; checkpoints change none."""
+    return training.model_dump(mode="json", exclude={"checkpoint_every", *unused})
 
 
 def schedule(training: Training, steps: int) -> Schedule:

@@ -15,9 +15,9 @@ from tasks import store
 from tasks.config import Pipeline
 from tasks.learning.contracts import Paradigm, Row
 from tasks.stage import Stage
-from tasks.training import Origin, Rows, fit, read_rows
+from tasks.training import Origin, Rows, fit, read_rows, training_key
 
-OF_THE_ADAPTATION = {"epochs", "learning_rate"}
+OF_THE_ADAPTATION = {"epochs", "learning_rate", "tokens_per_batch"}
 """What of `training` is nothing to a paradigm that does not read the target: it has its own."""
 
 
@@ -58,12 +58,10 @@ def stage(
         subject,
         {
             "paradigm": paradigm.model_dump(mode="json"),
-            "training": training.model_dump(
-                mode="json", exclude=None if paradigm.reads_target else OF_THE_ADAPTATION
-            ),
+            "training": training_key(training, () if paradigm.reads_target else OF_THE_ADAPTATION),
             "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
             "sources": sources,  # in the order they are drawn in
-            "metric": pipeline.metric,
+            "metric": pipeline.metric if stopping else None,
             "seed": pipeline.seed,
         },
         {

@@ -22,7 +22,7 @@ def options(name: str, *overrides: str) -> argparse.Namespace:
     return argparse.Namespace(set=name, backbone=None, overrides=list(overrides))
 
 
-@pytest.mark.parametrize("name", [n for n in SETS if n != "labels"])
+@pytest.mark.parametrize("name", [n for n in SETS if "labels" not in n])
 def test_sets(name: str) -> None:
     """Each target of a set is a pipeline; a paradigm that does not go with it says why."""
     if "GRAFT_BENCHMARKS" not in os.environ:
@@ -53,8 +53,15 @@ def test_labels_need_no_benchmark_folder(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("GRAFT_BENCHMARKS", raising=False)
     cells = dict(SETS["labels"]())
     assert list(cells) == [f"{n} labels" for n in (5, 10, 20, 50, 100, 200)]
-    built = transfer.built(options("labels", "seed=14"), cells["20 labels"], "fine_tuning", 13)
+    built = transfer.built(options("labels"), cells["20 labels"], "fine_tuning", 14)
     assert (built.seed, built.target["products"].labelled) == (14, 20)
+    assert built.training.epochs == 20
+    several = dict(SETS["labels-3"]())["20 labels"]
+    assert set(transfer.built(options("labels-3"), several, "reptile", 13).sources) == {
+        "movies",
+        "editorials",
+        "tweets",
+    }
     with pytest.raises(ConfigError, match="GRAFT_BENCHMARKS"):
         next(SETS["arsc"]())
 
@@ -70,6 +77,7 @@ def cell(way: str, seed: int, gain: float, target_only: float = 0.5) -> dict[str
     }
     return {
         "target": "books",
+        "domain": "books",
         "way": way,
         "settings": "",
         "backbone": "MiniLM",
@@ -102,7 +110,7 @@ def test_targets_are_what_varies() -> None:
     """The interval is over targets: seeds of one target are no further evidence."""
     gains = {"books": (0.1, 0.3), "dvd": (0.2, 0.2), "kitchen": (0.0, 0.4), "toys": (0.2,)}
     found = [
-        {**cell("fomaml", seed, gain), "target": target}
+        {**cell("fomaml", seed, gain), "target": target, "domain": target}
         for target, values in gains.items()
         for seed, gain in enumerate(values)
     ]
@@ -134,7 +142,10 @@ def test_picture() -> None:
 def test_picture_tells_lines_apart() -> None:
     """Paradigms by what else differs, baselines by their backbone; no lines between tasks."""
     found = [
-        {**cell(way, 13, 0.1), "target": target, "settings": settings, "backbone": backbone}
+        {
+            **{**cell(way, 13, 0.1), "target": target, "domain": target},
+            **{"settings": settings, "backbone": backbone},
+        }
         for target in ("books", "dvd")
         for backbone in ("MiniLM", "BERT")
         for way, settings in (("fine_tuning", ""), ("fomaml", "a=1"), ("fomaml", "a=2"))
@@ -150,14 +161,31 @@ def test_picture_tells_lines_apart() -> None:
 
 def test_numbers_of_labels_are_no_sample() -> None:
     """They share a test set: the interval is over test sets, and there is none over one."""
-    found = [{**cell("fomaml", 13, 0.1), "target": f"{n} labels"} for n in (5, 10, 20)]
+    found = [
+        {**cell("fomaml", 13, 0.1), "target": f"{n} labels", "domain": "reviews"}
+        for n in (5, 10, 20)
+    ]
     assert lines_of(found, "fomaml")[0].endswith("| 0.6000 | +0.1000 |")
     (axes,) = tables.picture(found).axes
     assert {line.get_linestyle() for line in axes.lines} == {"-"}
     gains = {"politics": 0.1, "science": 0.3, "music": 0.2}
-    once = [{**cell("fomaml", 13, g), "target": f"{t} 50"} for t, g in gains.items()]
+    once = [{**cell("fomaml", 13, g), "target": f"{t} 50", "domain": t} for t, g in gains.items()]
     twice = [*once, *({**c, "target": c["target"].replace("50", "200")} for c in once)]
     assert lines_of(once, "fomaml")[0].split("|")[-2] == lines_of(twice, "fomaml")[0].split("|")[-2]
+
+
+def test_pairs_into_one_target_share_its_test_set() -> None:
+    """Twelve pairs of four domains are scored on four test sets: they are drawn, not the pairs."""
+    domains = {"books": 0.0, "dvd": 0.1, "electronics": 0.2, "kitchen": 0.3}
+    pairs = [
+        {**cell("fomaml", 13, gain), "target": f"{source} {name}", "domain": name}
+        for source in domains
+        for name, gain in domains.items()
+        if source != name
+    ]
+    once = [{**cell("fomaml", 13, gain), "domain": name} for name, gain in domains.items()]
+    gains = [tables.mean_gain(tables.gains_over("target_only", c, c)) for c in (pairs, once)]
+    assert gains[0] == gains[1]
 
 
 def test_source_only_is_one_system() -> None:
@@ -242,3 +270,19 @@ def test_a_cell_is_run_once(
     monkeypatch.setattr("flows.transfer.transfer", lambda *_: pytest.fail("ran again"))
     transfer.main()
     assert capsys.readouterr().out == first
+
+
+def test_a_cell_that_cannot_be_is_refused_before_any_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last paradigm, a target that is none, and settings that are options of their own."""
+    given = dict(SETS["labels"]())
+    monkeypatch.setitem(transfer.SETS, "toy", lambda: iter(given.items()))
+    monkeypatch.setattr("flows.transfer.transfer", lambda *_: pytest.fail("ran"))
+    for arguments, says in (
+        (["--paradigms", "fine_tuning", "fomaml"], "one source"),
+        (["--targets", "20"], "'20' is none of 5 labels"),
+        (["--set", "seed=15"], "2"),  # argparse's exit status
+        (["--set", "backbone.path=other"], "2"),
+    ):
+        monkeypatch.setattr("sys.argv", ["transfer", "toy", *arguments])
+        with pytest.raises(SystemExit, match=says):
+            transfer.main()

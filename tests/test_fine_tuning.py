@@ -267,8 +267,11 @@ def test_lora_goes_alone(option: dict[str, Any]) -> None:
         fine_tuning(lora=Lora(), **option)
 
 
-def test_gradients_equal_finite_differences(learner: Learner) -> None:
-    """.grad = ∇ L_target: central differences of the loss agree to six decimals."""
+def test_gradients_equal_finite_differences(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """.grad = ∇ L_target: central differences of the loss agree to four digits."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # as losses are taken
     learner.double().eval()
     paradigm = fine_tuning()
     paradigm.prepare(learner)
@@ -277,23 +280,22 @@ def test_gradients_equal_finite_differences(learner: Learner) -> None:
 
     def loss() -> float:
         with torch.no_grad():
-            return float(learner("reviews", batch).loss.double())
+            return learner("reviews", batch).loss.item()
 
     values = paradigm.gradients(learner, draw, torch.Tensor.backward)
     assert values["loss"] == pytest.approx(loss())
-    # cross_entropy runs in float32: a step of 1e-3 keeps its rounding below the tolerance
     head, top = learner.heads["reviews"], learner.backbone.layers()[-1]
     checked = [*head.parameters(), top.output.dense.weight]
     for parameter in checked:
         flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
         for i in (0, flat.numel() // 2, flat.numel() - 1):
-            kept, step = flat[i].item(), 1e-2
+            kept, step = flat[i].item(), 1e-4
             flat[i] = kept + step
             above = loss()
             flat[i] = kept - step
             below = loss()
             flat[i] = kept
-            assert (above - below) / (2 * step) == pytest.approx(float(gradient[i]), abs=1e-4)
+            assert (above - below) / (2 * step) == pytest.approx(gradient[i].item(), rel=1e-4)
     assert float(head.weight.grad.abs().max()) > 1e-2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -85,7 +86,17 @@ def train(
     for one in filter(None, (paradigm, paradigm.adaptation)):
         (folder / one.kind).mkdir()
         one.initialise(learner, streams)
+        before = network(learner)
         loop.train(learner, one, one.plan(streams), schedule, folder / one.kind)
+        moved = any(not value.equal(before[name]) for name, value in network(learner).items())
+        assert moved != one.frozen_backbone, f"{one.kind}: did its backbone move? {moved}"
+
+
+def network(learner: Learner) -> dict[str, torch.Tensor]:
+    """The backbone's weights as they are now, adapters folded in."""
+    backbone = copy.deepcopy(learner.backbone)
+    backbone.merge_adapters()
+    return dict(backbone.state_dict())
 
 
 def test_the_grid_is_whole() -> None:

@@ -178,10 +178,11 @@ def test_frozen_layers_get_no_gradient(backbone: Path, learner: Learner, method:
     assert {name.split(".layer.")[1][0] for name in found if "backbone" in name} == {"1"}
 
 
-def test_prototypes_of_a_frozen_backbone_learn_nothing(learner: Learner) -> None:
-    """Which is said before the first step."""
+@pytest.mark.parametrize("options", [{"method": "prototypical"}, {"method": "maml", "ways": 2}])
+def test_a_frozen_backbone_learns_nothing(learner: Learner, options: dict[str, Any]) -> None:
+    """Prototypes have no head, and one that starts at zero keeps nothing: said at once."""
     with pytest.raises(Unfit, match="leaves nothing"):
-        meta(method="prototypical", freeze=2).prepare(learner)
+        meta(freeze=2, **options).prepare(learner)
 
 
 @pytest.mark.parametrize("method", ["maml", "fomaml", "reptile"])
@@ -377,6 +378,8 @@ def test_configuration() -> None:
         meta(method="reptile", inner_steps=1)
     labels = {"books": 2, "toys": 2}
     assert [*meta().complaints(labels, ["t"])] != []
-    assert [*meta(ways=2).complaints(labels, ["t"])] == []
+    assert [*meta(ways=2).complaints(labels, ["t"])] != [], "always the same two"
+    assert [*meta(ways=2).complaints({**labels, "books": 3}, ["t"])] == []
+    assert [*meta().complaints({"toys": 2}, ["t"])] != [], "no source has labels"
     assert "has 2 labels" in next(meta(ways=3).complaints(labels, ["t"]))
     assert [*meta().complaints({"films": 2, **labels}, ["t"])] == []

@@ -126,9 +126,9 @@ def test_uncertainty(learner: Learner) -> None:
 
 def test_uncertainty_learns_its_weights(learner: Learner, tmp_path: Path) -> None:
     """Where nothing else moves, 300 steps at a backbone's rate take each weight to 1/2L."""
-    paradigm = multi_task(weights="uncertainty", freeze=2)
+    paradigm = multi_task(weights="uncertainty")
     given = streams(learner, source=16)
-    learner.heads.requires_grad_(False)
+    learner.requires_grad_(False)
     schedule = loop.Schedule(steps=300, learning_rate=1e-5)
     loop.train(learner, paradigm, paradigm.plan(given), schedule, tmp_path)
     for task, stream in {"reviews": given.target, "news": given.sources["news"]}.items():

@@ -30,7 +30,8 @@ def pipeline(
         "promotion": {"model": "reviews"},
     }
     if paradigm == "meta_learning":
-        document["paradigm"] = {"kind": paradigm, "ways": 2, "shots": 9, "queries": 6}
+        document["paradigm"] = {"kind": paradigm, "shots": 9, "queries": 6}
+        document["sources"]["films"] = {"path": "none"}
     return Pipeline.model_validate_json(json.dumps(document))
 
 
@@ -56,7 +57,8 @@ def validated(rows: Rows) -> store.Output:
 
 
 def run(config: Pipeline, movies: Rows, products: Rows) -> store.Output:
-    planned = split.stage(config, {"movies": validated(movies), "products": validated(products)})
+    rows = {"movies": movies, "films": made("films", 200), "products": products}
+    planned = split.stage(config, {name: validated(rows[name]) for name in config.domains})
     return store.produce(planned.name, planned.key, planned.compute)
 
 
@@ -316,6 +318,19 @@ def test_what_the_paradigm_needs() -> None:
     run(pipeline(None, split={"test": 0.3}), movies, made("products", 200))
     text = [{**row, "label": None} for row in made("movies", 50, split="unlabelled")]
     run(pipeline(None, "meta_learning"), text, made("products", 200))
+
+
+def test_a_group_of_the_tested_is_not_learned_from() -> None:
+    """The data's own test file has reviews 0 to 9; their other sentences go from the rest."""
+    grouped = [{**row, "group": str(row["row"] % 20)} for row in made("products", 200)]
+    products = [
+        {**row, "split": "test" if int(row["group"]) < 10 and row["row"] > 100 else "train"}
+        for row in grouped
+    ]
+    found = sets(run(pipeline(), made("movies", 100), products), "products")
+    assert {row["group"] for row in found["test"]} == {str(n) for n in range(10)}
+    learned = {row["group"] for row in (*found["train"], *found["validation"])}
+    assert learned == {str(n) for n in range(10, 20)}
 
 
 def test_unlabelled_source_is_accepted() -> None:

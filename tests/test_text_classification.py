@@ -10,6 +10,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from transformers import (
     ModernBertConfig,
     ModernBertModel,
+    MPNetConfig,
+    MPNetModel,
     RobertaConfig,
     RobertaModel,
     XLNetConfig,
@@ -246,7 +248,7 @@ def test_the_longest_input(backbone: Path) -> None:
 
 
 def test_a_modern_backbone() -> None:
-    """Dropout that is a number of a module's own is set too; the last norm is not below."""
+    """Dropout that is a number of a module's own is set too; all layers frozen leave nothing."""
     config = ModernBertConfig(
         vocab_size=9,
         hidden_size=8,
@@ -262,15 +264,28 @@ def test_a_modern_backbone() -> None:
     backbone.set_dropout(0.0)
     once, again = (backbone.encode(ids, torch.ones_like(ids)) for _ in range(2))
     torch.testing.assert_close(once, again, rtol=0, atol=0)
-    below = {id(p) for p in backbone.embeddings()}
-    names = [name for name, p in backbone.model.named_parameters() if id(p) in below]
-    assert names
-    assert all(name.startswith("embeddings.") for name in names)
+    outside = {id(p) for p in backbone.outside()}
+    names = [name for name, p in backbone.model.named_parameters() if id(p) in outside]
+    assert {name.partition(".")[0] for name in names} == {"embeddings", "final_norm"}
     paradigm = FineTuning(kind="fine_tuning", layer_decay=0.5)
     learner = Learner(backbone, None, {})
     groups = paradigm.parameter_groups(learner, 1.0)
     trained = [id(p) for group in groups for p in group["params"]]
     assert len(trained) == len(set(trained)) == len(list(learner.parameters()))
+    FineTuning(kind="fine_tuning", freeze=2).prepare(learner)
+    assert not any(p.requires_grad for p in backbone.parameters())
+
+
+def test_what_layers_share_is_frozen_with_them() -> None:
+    """MPNet's relative positions are read by every layer: what a frozen one says stays."""
+    config = MPNetConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8
+    )
+    backbone = Backbone(MPNetModel(config, add_pooling_layer=False))
+    FineTuning(kind="fine_tuning", freeze=1).prepare(Learner(backbone, None, {}))
+    moving = {name for name, p in backbone.model.named_parameters() if p.requires_grad}
+    assert moving
+    assert all(name.startswith("encoder.layer.1.") for name in moving)
 
 
 def test_any_name_will_do_for_a_task(backbone: Path, tmp_path: Path) -> None:

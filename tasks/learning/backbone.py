@@ -5,8 +5,9 @@ Only safetensors are read, and no code that comes with a model is run.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +77,21 @@ class Backbone(nn.Module):
         alike = [stack for stack in stacks if len({type(layer) for layer in stack}) == 1]
         return max(alike, key=lambda stack: sum(p.numel() for x in stack for p in x.parameters()))
 
-    def embeddings(self) -> list[nn.Parameter]:
-        """Parameters below the lowest layer."""
-        lowest = id(next(self.layers()[0].parameters()))
-        return list(takewhile(lambda parameter: id(parameter) != lowest, self.model.parameters()))
+    def outside(self) -> list[nn.Parameter]:
+        """Parameters of no layer: the embeddings, and what the layers share, such as the relative
+        positions of MPNet and DeBERTa."""
+        inside = {id(p) for layer in self.layers() for p in layer.parameters()}
+        return [p for p in self.model.parameters() if id(p) not in inside]
+
+    def digest(self) -> str:
+        """sha256 over the configuration and the weights, wherever they were loaded from."""
+        config = self.model.config.to_dict()
+        told = {k: v for k, v in config.items() if not k.startswith("_")}
+        found = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+        for name, value in self.model.state_dict().items():
+            found.update(name.encode())
+            found.update(value.cpu().numpy().tobytes())
+        return found.hexdigest()
 
     def set_dropout(self, rate: float) -> None:
         """Dropout everywhere in the network, attention included."""

@@ -148,8 +148,8 @@ class Stream:
 class Mixture:
     """Streams taking turns, each as often as its share says.
 
-    After n steps a stream has had its share of n turns, give or take one; nothing is drawn by
-    chance. An epoch is an epoch of the stream that sets the pace.
+    After n steps a stream has had its share of n turns, give or take one or two; nothing is drawn
+    by chance. An epoch is an epoch of the stream that sets the pace.
     """
 
     def __init__(

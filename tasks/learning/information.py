@@ -14,10 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tasks.learning.batches import in_order, moved
 from tasks.learning.contracts import Batch, Example, Output
 from tasks.learning.learner import Learner
-from tasks.learning.prediction import TOKENS_PER_BATCH, evaluating
+from tasks.learning.prediction import evaluating, in_batches
 
 
 def log_probabilities(output: Output, batch: Batch) -> Tensor:
@@ -37,13 +36,9 @@ def mutual_information(logs: Tensor) -> Tensor:
 
 def information(learner: Learner, task: str, examples: Sequence[Example]) -> float:
     """I(y; x) over these examples, as a share of the most it could be, log C."""
-    device = next(learner.parameters()).device
     found = []
     with evaluating(learner):
-        for _, batch in in_order(
-            examples, pad_id=learner.tokenizer.pad_token_id, budget=TOKENS_PER_BATCH
-        ):
-            there = moved(batch, device)
-            found.append(log_probabilities(learner(task, there), there).cpu())
+        for _, batch in in_batches(learner, examples):
+            found.append(log_probabilities(learner(task, batch), batch).cpu())
         logs = torch.cat(found)
         return float(mutual_information(logs)) / math.log(logs.shape[-1])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tasks.learning.batches import in_order, moved
-from tasks.learning.contracts import Example, Prediction, Row
+from tasks.learning.contracts import Batch, Example, Prediction, Row
 from tasks.learning.learner import Learner
 
 TOKENS_PER_BATCH = 4096
@@ -27,6 +27,14 @@ def evaluating(learner: Learner) -> Iterator[None]:
         learner.train(was)
 
 
+def in_batches(learner: Learner, examples: Sequence[Example]) -> Iterator[tuple[list[int], Batch]]:
+    """All examples once, on the learner's device, with their indices."""
+    device = next(learner.parameters()).device
+    pad_id = learner.tokenizer.pad_token_id
+    for indices, batch in in_order(examples, pad_id=pad_id, budget=TOKENS_PER_BATCH):
+        yield indices, moved(batch, device)
+
+
 def predict(learner: Learner, task: str, rows: Sequence[Row]) -> list[Prediction]:
     """One prediction a row; rows need no labels."""
     examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=False)
@@ -36,13 +44,11 @@ def predict(learner: Learner, task: str, rows: Sequence[Row]) -> list[Prediction
 def predict_examples(learner: Learner, task: str, examples: Sequence[Example]) -> list[Prediction]:
     """One prediction an example, in their order."""
     predictions: list[Prediction] = [{} for _ in examples]
-    device = next(learner.parameters()).device
     if not examples:
         return predictions
     with evaluating(learner):
-        batches = in_order(examples, pad_id=learner.tokenizer.pad_token_id, budget=TOKENS_PER_BATCH)
-        for indices, batch in batches:
-            found = learner.tasks[task].predict(learner, task, moved(batch, device))
+        for indices, batch in in_batches(learner, examples):
+            found = learner.tasks[task].predict(learner, task, batch)
             for index, prediction in zip(indices, found, strict=True):
                 predictions[index] = prediction
     return predictions
@@ -61,11 +67,9 @@ def represent(
     learner: Learner, task: str, examples: Sequence[Example]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Each example's place, and what its head would read of it: (H,) or (S, H) float32."""
-    device = next(learner.parameters()).device
     with evaluating(learner):
-        batches = in_order(examples, pad_id=learner.tokenizer.pad_token_id, budget=TOKENS_PER_BATCH)
-        for indices, batch in batches:
-            found = learner.tasks[task].represent(learner.backbone, moved(batch, device))
+        for indices, batch in in_batches(learner, examples):
+            found = learner.tasks[task].represent(learner.backbone, batch)
             lengths = batch["attention_mask"].sum(1).tolist()
             for index, array, length in zip(
                 indices, found.float().cpu().numpy(), lengths, strict=True
@@ -77,10 +81,7 @@ def pooled(learner: Learner, task: str, rows: Sequence[Row]) -> np.ndarray:
     """(N, H) each row's features, the mean over its tokens."""
     examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=False)
     found = np.zeros((len(examples), learner.backbone.width), dtype=np.float32)
-    device = next(learner.parameters()).device
     with evaluating(learner):
-        for indices, batch in in_order(
-            examples, pad_id=learner.tokenizer.pad_token_id, budget=TOKENS_PER_BATCH
-        ):
-            found[indices] = learner(task, moved(batch, device)).features.float().cpu().numpy()
+        for indices, batch in in_batches(learner, examples):
+            found[indices] = learner(task, batch).features.float().cpu().numpy()
     return found

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from tasks.learning.batches import Stream, in_order, moved
+from tasks.learning.batches import Stream
 from tasks.learning.contracts import IGNORED, Batch, Unfit
 from tasks.learning.learner import Learner
-from tasks.learning.prediction import TOKENS_PER_BATCH, evaluating
+from tasks.learning.prediction import evaluating, in_batches
 
 UNSEEN = -1e4
 """Bias of a label without a row."""
@@ -34,6 +35,15 @@ def means(representations: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return sums / torch.bincount(index).unsqueeze(-1), present
 
 
+def prototype_loss(learner: Learner, task: str, support: Batch, query: Batch) -> Tensor:
+    """() the mean −log p of the query's labels, as far as the support has them."""
+    prototypes, present = means(*labelled(learner, task, support))
+    found, labels = labelled(learner, task, query)
+    known = torch.isin(labels, present)
+    distances = torch.cdist(found[known], prototypes).square()
+    return functional.cross_entropy(-distances, torch.searchsorted(present, labels[known]))
+
+
 def set_head(learner: Learner, stream: Stream) -> None:
     """Make the head of a stream's task answer with the nearest prototype of the stream's rows.
 
@@ -45,11 +55,10 @@ def set_head(learner: Learner, stream: Stream) -> None:
     head = learner.heads[stream.task]
     if not isinstance(head, nn.Linear):
         raise Unfit(f"the head of '{stream.task}' is no linear layer, so it cannot hold prototypes")
-    device = head.weight.device
     with evaluating(learner):
         found = [
-            labelled(learner, stream.task, moved(batch, device))
-            for _, batch in in_order(stream.examples, pad_id=stream.pad_id, budget=TOKENS_PER_BATCH)
+            labelled(learner, stream.task, batch)
+            for _, batch in in_batches(learner, stream.examples)
         ]
         prototypes, present = means(*(torch.cat(parts) for parts in zip(*found, strict=True)))
     with torch.no_grad():

@@ -54,6 +54,11 @@ class DomainAdaptation(Tuning):
     """Width of the discriminator's hidden layer."""
 
     @property
+    def moves_backbone(self) -> bool:
+        """Features are; predictions can be made sure by the head alone."""
+        return self.method != "information"
+
+    @property
     def alone(self) -> FineTuning:
         """Fine-tuning of as many layers."""
         return FineTuning(kind="fine_tuning", freeze=self.freeze, lora=self.lora)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tasks.learning.contracts import Unfit
 from tasks.learning.paradigms.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -69,6 +70,21 @@ class FineTuning(Tuning):
             for parameter in last_layer(learner.heads[streams.target.task]).parameters():
                 nn.init.zeros_(parameter)
 
+    def prepare(self, learner: Learner) -> None:
+        """Freeze the lower layers, or put adapters in.
+
+        Raises:
+            Unfit: all layers are frozen, and there are options about those that are not.
+        """
+        super().prepare(learner)
+        if self.freeze == len(learner.backbone.layers()) and (
+            self.gradual_unfreezing or self.layer_decay != 1.0
+        ):
+            raise Unfit(
+                f"freeze is {self.freeze}, every layer; remove gradual_unfreezing and layer_decay, "
+                "or lower it"
+            )
+
     def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
         """Head and top layer at `learning_rate`, each layer below at `layer_decay` times that."""
         if self.lora:
@@ -78,7 +94,7 @@ class FineTuning(Tuning):
         for layer in reversed(backbone.layers()):
             groups.append({"params": list(layer.parameters()), "lr": rate})
             rate *= self.layer_decay
-        groups.append({"params": backbone.embeddings(), "lr": rate})
+        groups.append({"params": backbone.outside(), "lr": rate})
         below = {id(p) for group in groups for p in group["params"]}
         above = [p for p in learner.parameters() if id(p) not in below]
         groups.append({"params": above, "lr": learning_rate})
@@ -92,10 +108,10 @@ class FineTuning(Tuning):
         if not self.gradual_unfreezing:
             return
         layers = list(learner.backbone.layers())[self.freeze :]
-        steps = len(layers) + (0 if self.freeze else 1)  # the embeddings come last
+        steps = len(layers) + (0 if self.freeze else 1)  # what is in no layer comes last
         free = min(steps, int(2 * progress * (steps + 1)))
         for depth, layer in enumerate(reversed(layers)):
             layer.requires_grad_(depth < free)
         if not self.freeze:
-            for parameter in learner.backbone.embeddings():
+            for parameter in learner.backbone.outside():
                 parameter.requires_grad_(free == steps)

@@ -14,12 +14,11 @@ few labels, fine-tuning from there, is the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.learning.contracts import Batch, Draw, Unfit
+from tasks.learning.contracts import Batch, Draw
 from tasks.learning.paradigms.fine_tuning import FineTuning
 from tasks.learning.paradigms.tuning import Tuning
 
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from tasks.learning.batches import Streams
     from tasks.learning.contracts import Plan
     from tasks.learning.learner import Learner
-
-Weights = dict[str, "Tensor"]
-"""Trainable parameters by their names in the learner."""
 
 
 class MetaLearning(Tuning):
@@ -51,10 +47,10 @@ class MetaLearning(Tuning):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     """Peak learning rate of the start's weights; training.learning_rate is the adaptation's."""
     ways: Annotated[int, Field(ge=2)] | None = None
-    """Labels an episode is about, drawn anew for each, and its head starts at zero; null: all the
-    labels of a source, which differ from episode to episode by the source alone."""
+    """Labels an episode is about, drawn anew for each; its head starts at zero, for the source's
+    other labels too. null: all the labels of a source, so that episodes differ by source alone."""
     shots: Annotated[int, Field(gt=0)] = 5
-    """Rows of each label that an episode adapts on."""
+    """Rows of each label that an episode adapts on, in one batch."""
     queries: Annotated[int, Field(gt=0)] = 5
     """Rows of each label that it is judged on."""
     inner_steps: Annotated[int, Field(gt=0)] = 3
@@ -76,6 +72,11 @@ class MetaLearning(Tuning):
         return self.adaptation
 
     @property
+    def moves_backbone(self) -> bool:
+        """Prototypes have no weights of their own, and a head at zero keeps nothing."""
+        return self.method == "prototypical" or self.ways is not None
+
+    @property
     def rows_per_label(self) -> int:
         """An episode's."""
         return self.shots + self.queries
@@ -93,28 +94,16 @@ class MetaLearning(Tuning):
         return self
 
     def complaints(self, domains: Mapping[str, int], tasks: Collection[str]) -> Iterator[str]:
-        """One source only and no labels to draw from it, or more labels to draw than there are."""
+        """One source only and always the same labels, or more labels to draw than there are."""
         *sources, _target = domains.items()
-        if self.ways is None and len(sources) < 2:
+        if len(sources) < 2 and all(self.ways in (None, labels) for _, labels in sources):
             yield (
-                "meta_learning learns over several tasks, and there is one source; add another, "
-                "or set paradigm.ways to draw tasks from its labels"
+                "meta_learning learns over several tasks, and there is one source with labels; add "
+                "another, or set paradigm.ways to draw tasks from some of its labels at a time"
             )
         for name, labels in sources:
             if self.ways is not None and self.ways > labels:
                 yield f"paradigm.ways is {self.ways}, but '{name}' has {labels} labels"
-
-    def prepare(self, learner: Learner) -> None:
-        """Freeze the lower layers, or put adapters in.
-
-        Raises:
-            Unfit: prototypes have no weights of their own, and the whole backbone is frozen.
-        """
-        super().prepare(learner)
-        if self.method == "prototypical" and not any(
-            p.requires_grad for p in learner.backbone.parameters()
-        ):
-            raise Unfit("prototypical learns the backbone alone, and freeze leaves nothing of it")
 
     def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
         """Everything that is not frozen, at this paradigm's own rate."""
@@ -141,6 +130,8 @@ class MetaLearning(Tuning):
         self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]
     ) -> dict[str, float]:
         """The mean over the drawn episodes of what the method makes of one."""
+        from tasks.learning.prototypes import prototype_loss
+
         count = len(draw) // 2
         losses = []
         for i in range(count):
@@ -163,7 +154,16 @@ class MetaLearning(Tuning):
         share: float,
     ) -> Tensor:
         """MAML, FOMAML or Reptile on one episode; () the query's loss, after the inner steps."""
-        theta: Weights = {n: p for n, p in learner.named_parameters() if p.requires_grad}
+        from tasks.learning.descent import (
+            accumulate,
+            descended,
+            gradients_of,
+            loss_at,
+            twice_differentiable,
+            zeroed,
+        )
+
+        theta = {n: p for n, p in learner.named_parameters() if p.requires_grad}
         start = theta if self.ways is None else {**theta, **zeroed(learner, task)}
         if self.method == "reptile":
             seen = [(support, query)[i % 2] for i in range(self.inner_steps)]
@@ -183,90 +183,3 @@ class MetaLearning(Tuning):
         found = gradients_of(loss, phi)
         accumulate(theta, {n: g for n, g in found.items() if start[n] is theta[n]}, share)
         return loss
-
-
-def twice_differentiable() -> AbstractContextManager[None]:
-    """Attention as plain matrix products inside: the fused kernels have no second derivative."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    kernel: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
-    return kernel
-
-
-def loss_at(learner: Learner, task: str, weights: Weights, batch: Batch) -> Tensor:
-    """() the task's loss with `weights` in the place of the learner's own."""
-    import torch
-
-    loss: Tensor = torch.func.functional_call(learner, weights, (task, batch)).loss
-    return loss
-
-
-def gradients_of(loss: Tensor, weights: Weights, *, through: bool = False) -> Weights:
-    """∇ of the loss by those weights that it depends on."""
-    import torch
-
-    found = torch.autograd.grad(
-        loss, list(weights.values()), create_graph=through, allow_unused=True
-    )
-    return {n: g for n, g in zip(weights, found, strict=True) if g is not None}
-
-
-def descended(
-    learner: Learner,
-    task: str,
-    weights: Weights,
-    batches: list[Batch],
-    rate: float,
-    *,
-    through: bool = False,
-) -> Weights:
-    """Weights after one step of gradient descent a batch.
-
-    With `through` they stay a function of the `weights` given; else they are new ones.
-    """
-    import torch
-
-    for batch in batches:
-        found = gradients_of(loss_at(learner, task, weights, batch), weights, through=through)
-        moved = {n: weights[n] - rate * gradient for n, gradient in found.items()}
-        if not through:
-            moved = {n: p.detach().requires_grad_() for n, p in moved.items()}
-        weights = {**weights, **moved}
-        torch.clear_autocast_cache()  # else it keeps a cast of every step's weights
-    return weights
-
-
-def zeroed(learner: Learner, task: str) -> Weights:
-    """A task's last layer at zero, which favours no label (Ye and Chao 2022, UNICORN-MAML)."""
-    import torch
-
-    from tasks.learning.learner import last_layer
-
-    last = {id(p) for p in last_layer(learner.heads[task]).parameters()}
-    return {
-        n: torch.zeros_like(p).requires_grad_()
-        for n, p in learner.named_parameters()
-        if id(p) in last
-    }
-
-
-def accumulate(weights: Weights, gradients: Weights, share: float) -> None:
-    """Add a share of these gradients to .grad."""
-    for name, gradient in gradients.items():
-        parameter = weights[name]
-        own = share * gradient
-        parameter.grad = own if parameter.grad is None else parameter.grad + own
-
-
-def prototype_loss(learner: Learner, task: str, support: Batch, query: Batch) -> Tensor:
-    """() the mean −log p of the query's labels, as far as the support has them."""
-    import torch
-    from torch.nn import functional
-
-    from tasks.learning.prototypes import labelled, means
-
-    prototypes, present = means(*labelled(learner, task, support))
-    found, labels = labelled(learner, task, query)
-    known = torch.isin(labels, present)
-    distances = torch.cdist(found[known], prototypes).square()
-    return functional.cross_entropy(-distances, torch.searchsorted(present, labels[known]))

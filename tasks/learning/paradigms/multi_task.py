@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.learning.contracts import Batch, Draw
 from tasks.learning.paradigms.fine_tuning import FineTuning
@@ -47,6 +47,20 @@ class MultiTask(Tuning):
     """Task -> weight of its loss, 1 where none is given; uncertainty: learned."""
     probe_every: Annotated[int, Field(gt=0)] = 50
     """Steps between two measurements of which task helps which."""
+
+    @model_validator(mode="after")
+    def shares_or_temperature(self) -> Self:
+        """One of them says how often a domain is drawn."""
+        if self.shares and self.temperature != 1.0:
+            raise ValueError(
+                "shares say how often a domain is drawn; remove temperature, or shares"
+            )
+        return self
+
+    @property
+    def moves_backbone(self) -> bool:
+        """It is what the tasks share."""
+        return True
 
     @property
     def alone(self) -> FineTuning:

@@ -32,7 +32,8 @@ class Tuning(Supervised):
     """Move the backbone, whole or in part."""
 
     freeze: Annotated[int, Field(ge=0)] = 0
-    """So many lower layers, and the embeddings below them, stay as they are; 0: none."""
+    """So many lower layers stay as they are, with the embeddings and whatever else is of no one
+    layer; 0: none."""
     lora: Lora | None = None
     """Train low-rank adapters; null: train the weights themselves."""
 
@@ -43,20 +44,30 @@ class Tuning(Supervised):
             raise ValueError("lora keeps every layer as it is already; remove freeze, or lora")
         return self
 
+    @property
+    def moves_backbone(self) -> bool:
+        """Whether it would do nothing with the whole backbone frozen."""
+        return False
+
     def prepare(self, learner: Learner) -> None:
         """Freeze the lower layers, or put adapters in.
 
         Raises:
-            Unfit: more layers are to be frozen than there are.
+            Unfit: more layers are to be frozen than there are, or all where one must move.
         """
         backbone = learner.backbone
         layers = backbone.layers()
         if self.freeze > len(layers):
             raise Unfit(f"freeze is {self.freeze}, but the backbone has {len(layers)} layers")
+        if self.moves_backbone and self.freeze == len(layers):
+            raise Unfit(
+                f"freeze is {self.freeze} of {len(layers)} layers, which leaves nothing of the "
+                "backbone for this paradigm to move; lower it"
+            )
         if self.lora:
             backbone.add_lora(self.lora.rank, self.lora.alpha, self.lora.dropout)
         elif self.freeze:
-            for parameter in backbone.embeddings():
+            for parameter in backbone.outside():
                 parameter.requires_grad_(False)
             for layer in layers[: self.freeze]:
                 layer.requires_grad_(False)
