@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks import progress
@@ -243,6 +244,25 @@ def test_a_start_is_learned_from_the_sources_alone(run: Run, project: Path) -> N
     assert not again["transfer transfer"]
     with pytest.raises(DataRejected, match="an episode takes 104"):
         run(*meta, "paradigm.shots=102")
+
+
+def test_what_changes_no_weight_trains_nothing(run: Run) -> None:
+    """Another metric or more checkpoints: only the comparison is made anew."""
+    run()
+    _, cached = run(
+        "evaluation.metric=accuracy",
+        "training.checkpoint_every=7",
+        "source_training.checkpoint_every=9",
+    )
+    assert computed(cached) == {"evaluate products", "register toy"}
+
+
+def test_a_frozen_backbone_reads_each_row_once(run: Run, shared_home: Path) -> None:
+    """Source training of the head alone leaves it as it was: its features are shared, too."""
+    run("paradigm={kind: feature_extraction}", "source_training.freeze=all", "seed=5")
+    kept = (shared_home / "artifacts" / "features").glob("*/features.npy")
+    shapes = [np.load(path).shape for path in kept]
+    assert shapes.count((24, 32)) == 1, shapes
 
 
 def test_early_stopping_without_labels_of_the_target(
