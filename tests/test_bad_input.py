@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         edit("learning_rate: 1.0e-3, checkpoint_every", "learning_rate: 1.0e+30, checkpoint_every"),
         ["source", "no longer finite", "learning rate"]),
     "too many layers frozen, and no source training": (
-        edit("{kind: fine_tuning}", "{kind: fine_tuning, freeze: 9}",
+        edit("{kind: fine_tuning}", "{kind: multi_task, freeze: 9}",
              "{epochs: 2, learning_rate: 1.0e-3, checkpoint_every: 5}", "null"),
         ["paradigm", "freeze", "9", "3"]),
     "too many layers frozen in the source training": (
@@ -182,9 +182,10 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "an encoder with a decoder": (with_decoder, ["backbone", "decoder"]),
     "a frozen backbone whose prototypes should move": (
         edit("{kind: fine_tuning}",
-             "{kind: meta_learning, method: prototypical, ways: 2, shots: 2, queries: 2, "
-             "freeze: 3}"),
-        ["paradigm", "prototypical", "freeze"]),
+             "{kind: meta_learning, method: prototypical, shots: 2, queries: 2, freeze: 3}",
+             "movies: {path: movies.jsonl}",
+             "movies: {path: movies.jsonl}\n      films: {path: movies.jsonl}"),
+        ["paradigm", "freeze is 3 of 3 layers", "leaves nothing"]),
     "a source that would watch the target": (
         edit("checkpoint_every: 5", "early_stopping: {watch: text}"),
         ["the source stage", "early_stopping.watch", "labels"]),
