@@ -64,7 +64,7 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
             else:
                 tracker.complete("source", before.file("metrics.jsonl"))
         unlabelled = pipeline.target[pipeline.target_name].labelled == 0
-        if "target_only" in pipeline.evaluation.baselines and not unlabelled:
+        if "target_only" in pipeline.baselines and not unlabelled:
             alone = pipeline.paradigm.alone
             target_only = transferring.stage(pipeline, alone, backbone, parts, "target_only")
             learners["target_only"] = run(target_only, ready)
@@ -82,7 +82,7 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         answers = {
             name: run(predict.stage(pipeline, parts, learner, name), learner)
             for name, learner in learners.items()
-            if name == "transfer" or name in pipeline.evaluation.baselines
+            if name == "transfer" or name in pipeline.baselines
         }
         evaluated = evaluate.stage(pipeline, parts, learners, answers, start)
         evaluation = run(evaluated, *answers.values())

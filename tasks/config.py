@@ -19,6 +19,7 @@ from tasks.learning.paradigms import AnyParadigm
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Baseline = Literal["majority", "copy", "source_only", "target_only"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -114,13 +115,10 @@ class Evaluation(Config):
 
     metric: str | None = None
     """The score that decides; null: the application's own choice."""
-    baselines: tuple[Literal["majority", "source_only", "target_only"], ...] = (
-        "majority",
-        "source_only",
-        "target_only",
-    )
-    """What is scored beside the transfer on the same test rows; `source_only` needs
-    `source_training`, and a source with the target's labels."""
+    baselines: tuple[Baseline, ...] | None = None
+    """What is scored beside the transfer on the same test rows; null: what needs no learning
+    (majority: the most frequent label; copy: the text as it is), `source_only` and `target_only`.
+    `source_only` needs `source_training`, and a source with the target's labels."""
     resamples: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap resamples behind every interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -173,6 +171,12 @@ class Pipeline(Config):
     def domains(self) -> dict[str, Domain]:
         """All domains by name, the target last."""
         return {**self.sources, **self.target}
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """What is scored beside the transfer."""
+        given = self.evaluation.baselines
+        return (self.application.floor, "source_only", "target_only") if given is None else given
 
     @property
     def metric(self) -> str:

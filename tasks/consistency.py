@@ -18,6 +18,7 @@ def check(pipeline: Pipeline) -> None:
     """
     names(pipeline)
     metric(pipeline)
+    baselines(pipeline)
     target_labels(pipeline)
     early_stopping(pipeline)
     paradigm(pipeline)
@@ -53,6 +54,18 @@ def metric(pipeline: Pipeline) -> None:
         )
 
 
+def baselines(pipeline: Pipeline) -> None:
+    """What needs no learning is the application's own."""
+    accepted = (pipeline.application.floor, "source_only", "target_only")
+    for name in pipeline.baselines:
+        if name not in accepted:
+            raise Conflict(
+                ("evaluation", "baselines"),
+                f"evaluation.baselines: {pipeline.application.kind} has no '{name}'; accepted: "
+                f"{', '.join(accepted)}",
+            )
+
+
 def target_labels(pipeline: Pipeline) -> None:
     """Without labels of the target, its text is read, and a source has its labels."""
     target, kind = pipeline.target_name, pipeline.paradigm.kind
@@ -75,6 +88,12 @@ def early_stopping(pipeline: Pipeline) -> None:
             ("training", "early_stopping"),
             "labelled is 0, so early_stopping has no labels to watch; accepted: watch: text",
         )
+    if stopping and stopping.watch == "text" and not pipeline.application.labels:
+        raise Conflict(
+            ("training", "early_stopping", "watch"),
+            f"watch: text is about labels, and {pipeline.application.kind} has none; accepted: "
+            "labels",
+        )
     training = pipeline.source_training
     if training and training.early_stopping and training.early_stopping.watch == "text":
         raise Conflict(
@@ -87,6 +106,10 @@ def early_stopping(pipeline: Pipeline) -> None:
 def paradigm(pipeline: Pipeline) -> None:
     """The paradigm's own complaints, a head it cannot use, and sources that nothing reads."""
     kind = pipeline.paradigm.kind
+    if pipeline.paradigm.needs_linear_head and not pipeline.application.labels:
+        raise Conflict(
+            ("paradigm",), f"prototypes are of labels, and {pipeline.application.kind} has none"
+        )
     if pipeline.paradigm.needs_linear_head and pipeline.application.hidden:
         raise Conflict(
             ("application", "hidden"),

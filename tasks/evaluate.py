@@ -30,7 +30,7 @@ def stage(
     answers: Mapping[str, store.Output],
     start: Origin,
 ) -> Stage:
-    """Score every system that answered, and `majority` where it is asked for.
+    """Score every system that answered, and the trivial one where it is asked for.
 
     Args:
         pipeline: what is compared, and how.
@@ -46,8 +46,9 @@ def stage(
     def compute(folder: Path) -> None:
         rows = read_rows(split.file(f"{target}/test.parquet"))
         predictions = {name: predict.read(output) for name, output in answers.items()}
-        if "majority" in pipeline.evaluation.baselines:
-            predictions = {"majority": [constant(pipeline, split)] * len(rows), **predictions}
+        floor = pipeline.application.floor
+        if floor in pipeline.baselines:
+            predictions = {floor: trivial(pipeline, split, rows), **predictions}
         (folder / "predictions").mkdir(exist_ok=True)
         for name, predicted in predictions.items():
             write_predictions(folder / "predictions" / f"{name}.parquet", rows, predicted)
@@ -81,7 +82,7 @@ def stage(
             "test": split.digest(f"{target}/test.parquet"),
             "train": split.digest(f"{target}/train.parquet"),
             "start": start.digest,
-            # What the shift is measured on; what `majority` counts without labels of the target.
+            # What the shift is measured on; what is counted without labels of the target.
             **{f"rows of {name}": split.digest(f"{name}/") for name in domains},
             "transferred": learners[TRANSFER].digest("learner/"),
             **{f"{n} curve": output.digest("metrics.jsonl") for n, output in learners.items()},
@@ -101,15 +102,16 @@ def affinities(learner: store.Output) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def constant(pipeline: Pipeline, split: store.Output) -> Prediction:
-    """The answer that fits most of the target's training rows, or, if it has none, the sources'."""
+def trivial(pipeline: Pipeline, split: store.Output, asked: Sequence[Row]) -> list[Prediction]:
+    """What needs no learning, having seen the target's training rows, or, if it has none, the
+    sources'."""
     application = pipeline.application
     alike = [name for name in pipeline.sources if pipeline.task(name) == application.kind]
 
     def labelled(*domains: str) -> list[Row]:
         return [row for name in domains for row in read_rows(split.file(f"{name}/train.parquet"))]
 
-    return application.constant(labelled(pipeline.target_name) or labelled(*alike))
+    return application.trivial(labelled(pipeline.target_name) or labelled(*alike), asked)
 
 
 def compare(

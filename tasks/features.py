@@ -32,7 +32,8 @@ def attached(
         subject: what is trained, for people.
     """
     application = learner.tasks[task].model_dump(mode="json", exclude={"hidden"})  # no head is used
-    inputs = {"backbone": backbone, "examples": store.digest([e["input_ids"] for e in examples])}
+    read = [[e["input_ids"], e.get("labels")] for e in examples]
+    inputs = {"backbone": backbone, "examples": store.digest(read)}
     key = store.stage_key("features", application, inputs)
     output = store.produce(
         "features", key, lambda folder: write(learner, task, examples, folder, subject)
@@ -54,7 +55,7 @@ def write(
     """Represent all examples, longest first, and write each to its own place."""
     from tasks.learning.prediction import represent
 
-    lengths = [len(example["input_ids"]) for example in examples]
+    lengths = [learner.tasks[task].states(example) for example in examples]
     ends = np.cumsum(lengths, dtype=np.int64)
     table: np.memmap | None = None
     for done, (index, array) in enumerate(represent(learner, task, examples), 1):

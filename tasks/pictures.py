@@ -27,14 +27,15 @@ def draw_all(
     predictions: Mapping[str, Sequence[Prediction]],
     rows: Sequence[Row],
 ) -> None:
-    """Write scores.png, curves.png, labels.png and, where rows have one label, confusion.png."""
+    """Write scores.png, curves.png and, of labels, labels.png and confusion.png."""
     folder.mkdir(exist_ok=True)
     application = pipeline.application
     figures = {
         "scores": scores(report),
         "curves": learning_curves(curves, pipeline.metric),
-        "labels": by_label(report),
     }
+    if application.labels:
+        figures["labels"] = by_label(report)
     if report["affinities"]:
         figures["affinities"] = affinities(report["affinities"])
     counts = application.confusion(application.statistics(predictions["transfer"], rows).sum(0))

@@ -170,15 +170,11 @@ def description(
 
     from tasks.learning.loop import precision
 
-    lengths = [
-        (len(example["input_ids"]), pipeline.tasks[stream.task].maximum_tokens)
-        for stream in streams
-        for example in stream.examples
-    ]
+    learned = [(pipeline.tasks[s.task], example) for s in streams for example in s.examples]
     return {
-        "rows": len(lengths),
-        "tokens": sum(length for length, _ in lengths),
-        "cut": sum(length >= limit for length, limit in lengths),
+        "rows": len(learned),
+        "tokens": sum(len(example["input_ids"]) for _, example in learned),
+        "cut": sum(application.cut(example) for application, example in learned),
         "parameters": sum(p.numel() for p in learner.parameters()),
         "device": str(next(learner.parameters()).device),
         "threads": torch.get_num_threads(),
@@ -203,8 +199,12 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
         if not pipeline.sources_share_task:
             for name in reversed(pipeline.sources):  # the first one's word is the last
                 learner.inherit(pipeline.application.kind, pipeline.task(name))
-    if learner.backbone.model.config.is_encoder_decoder:
-        raise ConfigError(f"{origin.backbone}: an encoder is needed, and this has a decoder too")
+    for application in pipeline.tasks.values():
+        if not application.labels and learner.backbone.kind == "encoder":
+            raise ConfigError(
+                f"{origin.backbone}: {application.kind} writes text, and this is an encoder alone; "
+                "accepted: a seq2seq or causal backbone"
+            )
     if not learner.tokenizer.is_fast:
         raise ConfigError(f"{origin.backbone}: its tokenizer has no fast version (tokenizer.json)")
     if learner.tokenizer.pad_token_id is None:

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads on
 quiet_libraries()
 
 from tasks.learning.applications.text_classification import TextClassification  # noqa: E402
-from tests.tiny import write_backbone  # noqa: E402
+from tests.tiny import write_backbone, write_causal, write_seq2seq  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,18 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of two layers."""
     return write_backbone(tmp_path_factory.mktemp("tiny"), layers=2)
+
+
+@pytest.fixture(scope="session")
+def seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random T5."""
+    return write_seq2seq(tmp_path_factory.mktemp("seq2seq"))
+
+
+@pytest.fixture(scope="session")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama."""
+    return write_causal(tmp_path_factory.mktemp("causal"))
 
 
 @pytest.fixture

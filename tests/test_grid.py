@@ -1,4 +1,5 @@
-"""Every paradigm with every application: three steps, a score, and the same weights again."""
+"""Every paradigm with every application on every kind of backbone that can do it: three steps, a
+score, and the same weights again."""
 
 from __future__ import annotations
 
@@ -23,9 +24,20 @@ TAGGED: list[Row] = [
     for word in ("phone", "camera", "book")
     for opinion in ("bad", "great", "so")
 ]
+TRANSLATED: list[Row] = [
+    {"text": f"the {word} was {opinion}", "translation": f"{opinion} {word}"}
+    for word in ("phone", "camera", "book")
+    for opinion in ("bad", "great", "so")
+]
+BACKBONES = {
+    "text_classification": ("encoder", "seq2seq", "causal"),
+    "ner": ("encoder", "seq2seq", "causal"),
+    "translation": ("seq2seq", "causal"),
+}
 APPLICATIONS: dict[str, tuple[dict[str, Any], Sequence[Row]]] = {
     "text_classification": ({"labels": ("negative", "positive")}, reviews(12)),
     "ner": ({"labels": ("thing",)}, TAGGED),
+    "translation": ({"maximum_new_tokens": 8, "beams": 1}, TRANSLATED),
 }
 """Kind -> its settings, and rows it can learn from."""
 PARADIGMS: dict[str, list[dict[str, Any]]] = {
@@ -46,11 +58,21 @@ PARADIGMS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 """Kind -> the settings it is tried with."""
+LABELLED = {"text_classification", "ner"}
+OF_LABELS = {"information", "prototypical"}
+"""Methods that are about labels."""
 GRID = [
-    pytest.param(application, {"kind": paradigm, **options}, id=f"{application}-{paradigm}-{i}")
-    for application in APPLICATIONS
+    pytest.param(
+        application,
+        {"kind": paradigm, **options},
+        backbone,
+        id=f"{application}-{paradigm}-{i}-{backbone}",
+    )
+    for application, backbones in BACKBONES.items()
+    for backbone in backbones
     for paradigm, variants in PARADIGMS.items()
     for i, options in enumerate(variants)
+    if application in LABELLED or options.get("method") not in OF_LABELS
 ]
 
 
@@ -105,13 +127,27 @@ def test_the_grid_is_whole() -> None:
     assert set(members(AnyParadigm)) == set(PARADIGMS)
 
 
-@pytest.mark.parametrize(("application", "settings"), GRID)
-def test_cell(application: str, settings: dict[str, Any], backbone: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("application", "settings", "kind"), GRID)
+def test_cell(
+    application: str,
+    settings: dict[str, Any],
+    kind: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
     """Trains on the target beside a source of another application, scores, and loads again."""
+    backbone: Path = request.getfixturevalue("backbone" if kind == "encoder" else kind)
     classes = members(AnyApplication)
     tasks: dict[str, Application] = {}
     rows: dict[str, Sequence[Row]] = {}
-    for name in [application, *(other for other in APPLICATIONS if other != application)]:
+    able = [
+        name
+        for name, kinds in BACKBONES.items()
+        if kind in kinds
+        and name != application
+        and (name in LABELLED or settings.get("method") not in OF_LABELS)
+    ]
+    for name in (application, *able):
         options, rows[name] = APPLICATIONS[name]
         tasks[name] = classes[name](kind=name, **options)
     paradigm: Paradigm = members(AnyParadigm)[settings["kind"]](**settings)

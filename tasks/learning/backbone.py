@@ -1,4 +1,8 @@
-"""The network that carries the knowledge, behind one face.
+"""The network that carries the knowledge, behind one face: encoder, seq2seq or causal.
+
+    encoder   reads a text
+    seq2seq   its encoder reads a text, its decoder writes another (T5, Marian)
+    causal    reads a text and writes on (GPT, Llama)
 
 Only safetensors are read, and no code that comes with a model is run.
 """
@@ -7,15 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BertTokenizer,
+    GenerationConfig,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
+from tasks.learning.contracts import IGNORED
 from tasks.learning.safety import check_safe
 
 if TYPE_CHECKING:
@@ -37,15 +54,21 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 
 
 class Backbone(nn.Module):
-    """A pretrained encoder.
+    """A pretrained network.
 
-    `model` is the transformers network without a task's head.
+    `model` is transformers' own: an encoder without any head, a generating one with the output
+    projection onto its vocabulary.
     """
 
     def __init__(self, model: Any) -> None:
         """Wrap a loaded network."""
         super().__init__()
         self.model: Any = model  # a PreTrainedModel, or peft's wrapper around one
+
+    @property
+    def kind(self) -> Literal["encoder", "seq2seq", "causal"]:
+        """What it can do."""
+        return kind_of(self.model.config)
 
     @property
     def width(self) -> int:
@@ -65,17 +88,129 @@ class Backbone(nn.Module):
         return positions if padding is None else positions - padding - 1
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, S) ids and mask -> (B, S, H) states of the top layer."""
-        states: Tensor = self.model(
+        """(B, S) ids and mask -> (B, S, H) states of the top layer that reads."""
+        states: Tensor = self._reader()(
             input_ids=input_ids, attention_mask=attention_mask
         ).last_hidden_state
         return states
 
+    def decode(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Read a text, and then, word by word, the one that is to be written.
+
+        Args:
+            input_ids: (B, S), padded on the right.
+            attention_mask: (B, S).
+            labels: (B, T), IGNORED where a shorter text has ended.
+
+        Returns:
+            (B, S, H) states of the text that is read, and (B, T, H) what `project` predicts each
+            label from.
+        """
+        known = labels[:, :-1]  # the last one is never read
+        written = known.masked_fill(known == IGNORED, 0)
+        if self.kind == "seq2seq":
+            return self._decode_seq2seq(input_ids, attention_mask, written)
+        mask = torch.cat([attention_mask, (known != IGNORED).to(attention_mask.dtype)], 1)
+        states = self._reader()(
+            input_ids=torch.cat([input_ids, written], 1),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),  # padding lies between the texts
+            use_cache=False,
+        ).last_hidden_state
+        read, after = states.split([input_ids.shape[1], written.shape[1]], 1)
+        last = attention_mask.sum(1) - 1
+        first = read[torch.arange(len(read), device=read.device), last]
+        return read, torch.cat([first.unsqueeze(1), after], 1)
+
+    def _decode_seq2seq(
+        self, input_ids: Tensor, attention_mask: Tensor, written: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `decode`; the decoder's first input is the network's start token."""
+        config = self.network.config
+        read = self.encode(input_ids, attention_mask)
+        start = written.new_full((len(written), 1), config.decoder_start_token_id)
+        states = self.network.get_decoder()(
+            input_ids=torch.cat([start, written], 1),
+            encoder_hidden_states=read,
+            encoder_attention_mask=attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+        # T5 with tied embeddings shrinks them; in transformers this is in its forward pass only.
+        scale = self.width**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
+        return read, states * scale
+
+    def project(self, states: Tensor) -> Tensor:
+        """(..., H) what `decode` gave for a label -> (..., V) logits over the vocabulary."""
+        logits: Tensor = self.network.get_output_embeddings()(states)
+        bias = getattr(self.network, "final_logits_bias", None)  # Marian, BART
+        return logits if bias is None else logits + bias[0]
+
+    def generate(
+        self,
+        head: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        length: int,
+        beams: int,
+        end: int,
+    ) -> Tensor:
+        """Write a text to each that is read.
+
+        Args:
+            head: corrects what `project` reads.
+            input_ids: (B, S), padded on the right.
+            attention_mask: (B, S).
+            length: tokens to be written at most.
+            beams: texts followed side by side; 1: word by word the most probable.
+            end: the token that ends a text, and fills up those that ended before others.
+
+        Returns:
+            (B, T) ids, T at most `length`, of what was written alone.
+        """
+        if self.kind == "causal":  # what is written must follow at once on what is read
+            input_ids, attention_mask = padded_left(input_ids, attention_mask)
+        settings = GenerationConfig(
+            max_new_tokens=length,
+            num_beams=beams,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=end,
+            decoder_start_token_id=getattr(self.network.config, "decoder_start_token_id", None),
+        )
+        corrected = self.network.get_output_embeddings().register_forward_pre_hook(
+            lambda _, states: (head(states[0]),)
+        )
+        try:
+            ids: Tensor = self.network.generate(
+                input_ids=input_ids, attention_mask=attention_mask, generation_config=settings
+            )
+        finally:
+            corrected.remove()
+        return ids[:, input_ids.shape[1] if self.kind == "causal" else 1 :]
+
+    @property
+    def network(self) -> Any:
+        """The transformers model itself, without peft's wrapper; adapters are in its layers."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def _reader(self) -> Callable[..., Any]:
+        """The part that turns a text into states."""
+        network = self.network
+        if self.kind == "seq2seq":
+            return network.get_encoder()  # type: ignore[no-any-return]
+        if self.kind == "causal":
+            return getattr(network, network.base_model_prefix)  # type: ignore[no-any-return]
+        return self.model  # type: ignore[no-any-return]
+
     def layers(self) -> Sequence[nn.Module]:
-        """The stack of transformer layers, lowest first."""
-        stacks = [list(m) for m in self.model.modules() if isinstance(m, nn.ModuleList)]
-        alike = [stack for stack in stacks if len({type(layer) for layer in stack}) == 1]
-        return max(alike, key=lambda stack: sum(p.numel() for x in stack for p in x.parameters()))
+        """The stack of transformer layers, lowest first; a decoder's are above its encoder's."""
+        network = self.network
+        if self.kind == "seq2seq":
+            return [*stack(network.get_encoder()), *stack(network.get_decoder())]
+        return stack(network)
 
     def outside(self) -> list[nn.Parameter]:
         """Parameters of no layer: the embeddings, and what the layers share, such as the relative
@@ -117,10 +252,42 @@ class Backbone(nn.Module):
             self.model = self.model.merge_and_unload()
 
 
+def padded_left(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, S) ids and mask, the padding moved from the end of each row to its start."""
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    padding = (1 - attention_mask).sum(1, keepdim=True)
+    order = (places - padding) % input_ids.shape[1]
+    return input_ids.gather(1, order), attention_mask.gather(1, order)
+
+
+def stack(network: nn.Module) -> Sequence[nn.Module]:
+    """The largest list of modules all of one class: a network's layers, lowest first."""
+    lists = [list(m) for m in network.modules() if isinstance(m, nn.ModuleList)]
+    alike = [found for found in lists if len({type(layer) for layer in found}) == 1]
+    return max(alike, key=lambda found: sum(p.numel() for x in found for p in x.parameters()))
+
+
+def kind_of(config: Any) -> Literal["encoder", "seq2seq", "causal"]:
+    """What a network with this configuration can do; BERT and its like are encoders, though
+    transformers could run them from left to right."""
+    if config.is_encoder_decoder:
+        return "seq2seq"
+    model_type = config.model_type
+    left_to_right = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return (
+        "causal"
+        if left_to_right and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        else "encoder"
+    )
+
+
+LOADERS = {"encoder": AutoModel, "seq2seq": AutoModelForSeq2SeqLM, "causal": AutoModelForCausalLM}
+
+
 def load_backbone(folder: Path) -> Backbone:
     """The backbone in a transformers folder, in float32.
 
-    The pooler is left out: features are means over tokens, so it would never be trained.
+    An encoder's pooler is left out: features are means over tokens, so it would never be trained.
 
     Raises:
         UnsafeBackbone: see `check_safe`.
@@ -128,7 +295,7 @@ def load_backbone(folder: Path) -> Backbone:
     check_safe(folder)
     config = AutoConfig.from_pretrained(folder)
     extra = {"add_pooling_layer": False} if config.model_type in POOLED else {}
-    model = AutoModel.from_pretrained(
+    model = LOADERS[kind_of(config)].from_pretrained(
         folder, use_safetensors=True, dtype=torch.float32, trust_remote_code=False, **extra
     )
     return Backbone(model)

@@ -46,6 +46,12 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     return batch
 
 
+def length(example: Example) -> int:
+    """The tokens of what is read or of what is written, whichever are more."""
+    labels = example.get("labels", 0)
+    return max(len(example["input_ids"]), 0 if isinstance(labels, int) else len(labels))
+
+
 def moved(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
     return cast(Batch, {name: cast(torch.Tensor, t).to(device) for name, t in batch.items()})
@@ -101,7 +107,7 @@ class Stream:
         example, which only drawing by label needs."""
         self.task, self.examples, self.classes = task, examples, classes
         self.pad_id, self.budget, self.seed = pad_id, budget, seed
-        self.lengths = np.array([len(e["input_ids"]) for e in examples])
+        self.lengths = np.array([length(e) for e in examples])
         self.plan = lru_cache(maxsize=2)(self._plan)
         self._starts = [0]  # first step of each epoch planned so far
 
@@ -239,6 +245,6 @@ def in_order(
     examples: Sequence[Example], *, pad_id: int, budget: int
 ) -> Iterator[tuple[list[int], Batch]]:
     """All examples once, longest first, with their indices: for prediction."""
-    lengths = np.array([len(e["input_ids"]) for e in examples])
+    lengths = np.array([length(e) for e in examples])
     for rows in cut(np.argsort(-lengths, kind="stable").tolist(), lengths, budget):
         yield rows, collate([examples[row] for row in rows], pad_id)

@@ -70,8 +70,9 @@ class Example(TypedDict):
 
     input_ids: list[int]
     labels: NotRequired[int | list[int]]
+    """One, one a token, or the tokens that are to be written."""
     represented: NotRequired[np.ndarray]
-    """(H,) or (S, H): what `Application.represent` gives for it, where that was kept."""
+    """What `Application.represent` gives for it, where that was kept: (H,), (S, H), (1 + T, H)."""
     words: NotRequired[list[int]]
     """1 + the number of the word that starts at each sub-word, 0 at the others."""
 
@@ -82,7 +83,7 @@ class Batch(TypedDict, total=False):
     input_ids: Tensor  # (B, S) int64
     attention_mask: Tensor  # (B, S) int64, 1 = a real token
     labels: Tensor  # (B,) | (B, S) | (B, T) int64; IGNORED = not scored; absent = unlabelled
-    represented: Tensor  # (B, H) | (B, S, H) float32, from an earlier pass of a frozen backbone
+    represented: Tensor  # (B, H) | (B, S, H) | (B, 1 + T, H) of a frozen backbone, float32
     words: Tensor  # (B, S) int64, 1 + the word that starts here, 0 elsewhere; tagging only
 
 
@@ -104,7 +105,7 @@ class Application(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What rows are sorted into or tagged with."""
+        """What rows are sorted into or tagged with; none where text is written."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -113,6 +114,10 @@ class Application(Protocol):
     @property
     def maximum_tokens(self) -> int:
         """Longer inputs are cut."""
+
+    @property
+    def floor(self) -> str:
+        """The name of the baseline that `trivial` answers for."""
 
     @property
     def metric(self) -> str:
@@ -144,10 +149,19 @@ class Application(Protocol):
     def classes(self, row: Row) -> set[str]:
         """The classes a labelled row is an example of."""
 
-    def represent(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """What the head reads of a batch: (B, H) for whole texts, (B, S, H) for their tokens."""
+    def cut(self, example: Example) -> bool:
+        """Whether it is as long as it may be, so that something of it was perhaps cut off."""
 
-    def respond(self, head: nn.Module, representation: Tensor, batch: Batch) -> Output:
+    def states(self, example: Example) -> int:
+        """How many states `represent` gives for it; 0: one vector for the whole of it."""
+
+    def represent(self, backbone: Backbone, batch: Batch) -> Tensor:
+        """What the head reads of a batch: (B, H) for whole texts, (B, S, H) for their tokens,
+        (B, 1 + T, H) for what is read and each token that is to be written."""
+
+    def respond(
+        self, backbone: Backbone, head: nn.Module, representation: Tensor, batch: Batch
+    ) -> Output:
         """Loss, logits and features of a batch whose representation is known."""
 
     def predict(self, learner: Learner, task: str, batch: Batch) -> list[Prediction]:
@@ -156,8 +170,9 @@ class Application(Protocol):
     def columns(self, row: Row, prediction: Prediction) -> dict[str, Any]:
         """The prediction on a request, as the columns of a table."""
 
-    def constant(self, rows: Sequence[Row]) -> Prediction:
-        """What someone who never reads the input would answer, having seen `rows`' labels."""
+    def trivial(self, seen: Sequence[Row], asked: Sequence[Row]) -> list[Prediction]:
+        """What needs no learning: an answer to each row of `asked`, having seen the labels of
+        `seen`."""
 
     def statistics(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N, K) sufficient statistics, one row an example, such that scores of their sum

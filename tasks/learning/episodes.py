@@ -91,7 +91,8 @@ def draw_rows(
     """Rows to adapt on and rows to be judged on, none in both.
 
     Args:
-        classes: the labels of each row; rows without any are never drawn.
+        classes: the labels of each row; rows without any are never drawn, unless none has any
+            (where texts are written): then so many rows are drawn as of one label.
         shots: rows of each label in the first set, more where a row has several labels.
         queries: the same of the second.
         ways: how many labels; rows that have others as well are not drawn. None: all.
@@ -101,6 +102,8 @@ def draw_rows(
         Unfit: in ATTEMPTS tries there were never rows enough.
     """
     known = sorted(set[str]().union(*classes))
+    if not known:
+        classes, known = [{""}] * len(classes), [""]
     for _ in range(ATTEMPTS):
         drawn = set(known if ways is None else generator.choice(known, ways, replace=False))
         order = generator.permutation(len(classes)).tolist()

@@ -63,7 +63,8 @@ class Learner(nn.Module):
 
     def forward(self, task: str, batch: Batch) -> Output:
         """The task's loss, logits and features."""
-        return self.tasks[task].respond(self.heads[task], self.represent(task, batch), batch)
+        representation = self.represent(task, batch)
+        return self.tasks[task].respond(self.backbone, self.heads[task], representation, batch)
 
     def save(self, folder: Path) -> None:
         """Write the learner; adapters must be merged and extras are not kept.
@@ -91,13 +92,18 @@ class Learner(nn.Module):
 
         news      O B-person I-person B-location …      politics  O B-person I-person B-election …
         politics's rows for O and person become news's; the others stay as they are. Heads with
-        hidden layers, and those of another kind of application, have nothing to give.
+        hidden layers have something to give to those of the very same outputs alone, and those of
+        another kind of application nothing.
         """
         mine, theirs = self.heads[task], self.heads[other]
         own, known = self.tasks[task], self.tasks[other]
-        if not (isinstance(mine, nn.Linear) and isinstance(theirs, nn.Linear)):
-            return
         if own.kind != known.kind:
+            return
+        shapes = [{n: p.shape for n, p in head.named_parameters()} for head in (mine, theirs)]
+        if own.outputs == known.outputs and shapes[0] == shapes[1]:
+            mine.load_state_dict(theirs.state_dict())
+            return
+        if not (isinstance(mine, nn.Linear) and isinstance(theirs, nn.Linear)):
             return
         shared = [name for name in own.outputs if name in known.outputs]
         to = [own.outputs.index(name) for name in shared]

@@ -66,15 +66,14 @@ def score_examples(
 def represent(
     learner: Learner, task: str, examples: Sequence[Example]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each example's place, and what its head would read of it: (H,) or (S, H) float32."""
+    """Each example's place, and what its head would read of it, float32 without padding."""
     with evaluating(learner):
         for indices, batch in in_batches(learner, examples):
-            found = learner.tasks[task].represent(learner.backbone, batch)
-            lengths = batch["attention_mask"].sum(1).tolist()
-            for index, array, length in zip(
-                indices, found.float().cpu().numpy(), lengths, strict=True
-            ):
-                yield index, array if array.ndim == 1 else array[:length]
+            application = learner.tasks[task]
+            found = application.represent(learner.backbone, batch).float().cpu().numpy()
+            for index, array in zip(indices, found, strict=True):
+                states = application.states(examples[index])
+                yield index, array[:states] if states else array
 
 
 def pooled(learner: Learner, task: str, rows: Sequence[Row]) -> np.ndarray:

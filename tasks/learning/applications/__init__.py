@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tasks.learning.applications.ner import Ner
 from tasks.learning.applications.text_classification import TextClassification
+from tasks.learning.applications.translation import Translation
 
-AnyApplication = Annotated[TextClassification | Ner, Field(discriminator="kind")]
+AnyApplication = Annotated[TextClassification | Ner | Translation, Field(discriminator="kind")]
 """Discriminated by `kind`."""

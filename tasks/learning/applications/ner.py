@@ -44,6 +44,7 @@ class Ner(Config):
     """Find and name the entities of `labels` in each sentence."""
 
     metrics: ClassVar[tuple[str, ...]] = ("entity_f1", "precision", "recall", "macro_f1")
+    floor: ClassVar[str] = "majority"
 
     kind: Literal["ner"]
     """The application."""
@@ -133,11 +134,21 @@ class Ner(Config):
             examples.append(example)
         return examples
 
+    def cut(self, example: Example) -> bool:
+        """Whether it has all the tokens it may have."""
+        return len(example["input_ids"]) >= self.maximum_tokens
+
+    def states(self, example: Example) -> int:
+        """One a token."""
+        return len(example["input_ids"])
+
     def represent(self, backbone: Backbone, batch: Batch) -> Tensor:
         """(B, S, H) states of the top layer."""
         return backbone.encode(batch["input_ids"], batch["attention_mask"])
 
-    def respond(self, head: nn.Module, representation: Tensor, batch: Batch) -> Output:
+    def respond(
+        self, backbone: Backbone, head: nn.Module, representation: Tensor, batch: Batch
+    ) -> Output:
         """loss = -log softmax(head(state))[tag], mean over the words of the batch."""
         from torch.nn import functional
 
@@ -198,9 +209,9 @@ class Ner(Config):
             entities.append({**span, "text": text[start:end], "start": start, "end": end})
         return {"entities": entities}
 
-    def constant(self, rows: Sequence[Row]) -> Prediction:
+    def trivial(self, seen: Sequence[Row], asked: Sequence[Row]) -> list[Prediction]:
         """No entity anywhere: O is the most frequent tag."""
-        return {"spans": []}
+        return [{"spans": []} for _ in asked]
 
     def statistics(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N, 3 * T): for each of T types, spans that are right, that are predicted, that are true.

@@ -34,6 +34,7 @@ class TextClassification(Config):
     """Assign one of `labels` to each text."""
 
     metrics: ClassVar[tuple[str, ...]] = ("macro_f1", "accuracy")
+    floor: ClassVar[str] = "majority"
 
     kind: Literal["text_classification"]
     """The application."""
@@ -94,6 +95,14 @@ class TextClassification(Config):
             for i, row in zip(ids, rows, strict=True)
         ]
 
+    def cut(self, example: Example) -> bool:
+        """Whether it has all the tokens it may have."""
+        return len(example["input_ids"]) >= self.maximum_tokens
+
+    def states(self, example: Example) -> int:
+        """0: one for the whole text."""
+        return 0
+
     def represent(self, backbone: Backbone, batch: Batch) -> Tensor:
         """(B, H) the mean of each text's token states."""
         from tasks.learning.backbone import masked_mean
@@ -101,7 +110,9 @@ class TextClassification(Config):
         states = backbone.encode(batch["input_ids"], batch["attention_mask"])  # (B, S, H)
         return masked_mean(states, batch["attention_mask"])
 
-    def respond(self, head: nn.Module, representation: Tensor, batch: Batch) -> Output:
+    def respond(
+        self, backbone: Backbone, head: nn.Module, representation: Tensor, batch: Batch
+    ) -> Output:
         """loss = -log softmax(head(features))[label], mean over the batch."""
         from torch.nn import functional
 
@@ -125,11 +136,12 @@ class TextClassification(Config):
         pairs = zip(self.labels, prediction["probabilities"], strict=True)
         return {"label": prediction["label"], **{f"probability_{n}": p for n, p in pairs}}
 
-    def constant(self, rows: Sequence[Row]) -> Prediction:
+    def trivial(self, seen: Sequence[Row], asked: Sequence[Row]) -> list[Prediction]:
         """The most frequent label, and every label's share as its probability."""
-        seen = Counter(row["label"] for row in rows)
-        shares = [seen[label] / len(rows) for label in self.labels]
-        return {"label": self.labels[int(np.argmax(shares))], "probabilities": shares}
+        counted = Counter(row["label"] for row in seen)
+        shares = [counted[label] / len(seen) for label in self.labels]
+        label = self.labels[int(np.argmax(shares))]
+        return [{"label": label, "probabilities": shares} for _ in asked]
 
     def statistics(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N, C*C): a one in the confusion cell [true, predicted] of each row."""

@@ -16,7 +16,7 @@ f is the pooled feature of a text: of the whole sentence, also where each word h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 from pydantic import Field
@@ -62,6 +62,15 @@ class DomainAdaptation(Tuning):
     def alone(self) -> FineTuning:
         """Fine-tuning of as many layers."""
         return FineTuning(kind="fine_tuning", freeze=self.freeze, lora=self.lora)
+
+    def complaints(self, domains: Mapping[str, int], tasks: Collection[str]) -> Iterator[str]:
+        """Predictions that are no labels can be neither sure nor varied."""
+        *_, labels = domains.values()
+        if self.method == "information" and not labels:
+            yield (
+                "paradigm.method information is about labels, and the target has none; accepted: "
+                "adversarial, mmd, coral"
+            )
 
     def prepare(self, learner: Learner) -> None:
         """Besides freezing: a discriminator, or what stands in its place."""

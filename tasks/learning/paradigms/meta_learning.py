@@ -102,6 +102,8 @@ class MetaLearning(Tuning):
                 "another, or set paradigm.ways to draw tasks from some of its labels at a time"
             )
         for name, labels in sources:
+            if self.method == "prototypical" and not labels:
+                yield f"paradigm.method prototypical is about labels, and '{name}' has none"
             if self.ways is not None and self.ways > labels:
                 yield f"paradigm.ways is {self.ways}, but '{name}' has {labels} labels"
 

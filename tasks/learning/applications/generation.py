@@ -1,0 +1,220 @@
+"""Writing text: what translation, summarization and dialogue share.
+
+    seq2seq   the encoder reads the prompt, the decoder writes the reply
+    causal    one network reads the prompt and writes on; only the reply is scored
+
+    loss = −mean log p(reply_t | prompt, reply_<t), the reply's end included
+
+An application brings `prompt`, `reply` and its scores, and nothing about networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tasks.learning.contracts import IGNORED, Batch, Config, Example, Output, Prediction, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from tasks.learning.backbone import Backbone
+    from tasks.learning.learner import Learner
+
+
+class Generation(Config):
+    """Write a reply to each prompt."""
+
+    reads: ClassVar[Literal["start", "end"]] = "start"
+    """Which part of a prompt that is too long is read."""
+
+    maximum_tokens: Annotated[int, Field(gt=2)] = 128
+    """Longer prompts are cut to so many tokens, counted with the tokenizer's special tokens and
+    the words of its chat template."""
+    maximum_new_tokens: Annotated[int, Field(gt=1)] = 64
+    """At most so many tokens are written; longer replies to learn from are cut."""
+    beams: Annotated[int, Field(gt=0)] = 4
+    """Replies that are followed side by side to find the most probable one; 1: word by word the
+    most probable."""
+    hidden: Annotated[int, Field(gt=0)] = 256
+    """Width of the head: a correction of what the backbone's own projection onto its vocabulary
+    reads, which starts at nothing."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """None: texts are written, not sorted."""
+        return ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The vocabulary's, which all tasks share."""
+        return ()
+
+    def prompt(self, row: Row) -> str:
+        """What is read."""
+        raise NotImplementedError
+
+    def reply(self, row: Row) -> str:
+        """What is to be written."""
+        raise NotImplementedError
+
+    def classes(self, row: Row) -> set[str]:
+        """None."""
+        return set()
+
+    def head(self, width: int) -> nn.Module:
+        """A correction of the states that the vocabulary is read from."""
+        from tasks.learning.applications.residual import Residual
+
+        return Residual(width, self.hidden)
+
+    def encode(
+        self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, supervised: bool = True
+    ) -> list[Example]:
+        """Prompts as the backbone was trained to read them; with `supervised`, replies too."""
+        if not rows:
+            return []
+        prompts = self._prompts([self.prompt(row) for row in rows], tokenizer)
+        if not supervised:
+            return [Example(input_ids=ids) for ids in prompts]
+        end = tokenizer.eos_token_id
+        replies = tokenizer(
+            text_target=[self.reply(row) for row in rows],
+            add_special_tokens=False,
+            truncation=True,
+            max_length=self.maximum_new_tokens,
+        )["input_ids"]
+        return [
+            # A reply that was cut has no end that could be learned.
+            Example(input_ids=ids, labels=[*reply, end][: self.maximum_new_tokens])
+            for ids, reply in zip(prompts, replies, strict=True)
+        ]
+
+    def _prompts(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """Token ids of the prompts, each cut so that what stands around it is whole."""
+        framed, special = frames(tokenizer), tokenizer.chat_template is None
+        around = tokenizer(framed(""), add_special_tokens=special)["input_ids"]
+        room = max(1, self.maximum_tokens - len(around))
+        short = [framed(text) for text in shortened(texts, tokenizer, room, self.reads)]
+        ids: list[list[int]] = tokenizer(short, add_special_tokens=special)["input_ids"]
+        return ids
+
+    def cut(self, example: Example) -> bool:
+        """Whether its prompt or its reply has all the tokens it may have."""
+        reply = example.get("labels", [])
+        assert isinstance(reply, list)
+        return (
+            len(example["input_ids"]) >= self.maximum_tokens
+            or len(reply) >= self.maximum_new_tokens
+        )
+
+    def states(self, example: Example) -> int:
+        """The prompt's feature, and one for each token of the reply."""
+        reply = example.get("labels", [])
+        assert isinstance(reply, list)
+        return 1 + len(reply)
+
+    def represent(self, backbone: Backbone, batch: Batch) -> Tensor:
+        """(B, 1 + T, H) the mean of the prompt's states, then what each of the reply's tokens is
+        predicted from; (B, 1, H) without a reply."""
+        import torch
+
+        from tasks.learning.backbone import masked_mean
+
+        ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch.get("labels")
+        if labels is None:
+            return masked_mean(backbone.encode(ids, mask), mask).unsqueeze(1)
+        read, written = backbone.decode(ids, mask, labels)
+        return torch.cat([masked_mean(read, mask).unsqueeze(1), written], 1)
+
+    def respond(
+        self, backbone: Backbone, head: nn.Module, representation: Tensor, batch: Batch
+    ) -> Output:
+        """The loss of the reply's tokens, each counting the same."""
+        from torch.nn import functional
+
+        features, labels = representation[:, 0], batch.get("labels")
+        if labels is None:
+            return Output(None, None, features)
+        logits = backbone.project(head(representation[:, 1:]))  # (B, T, V)
+        loss = functional.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+        )
+        return Output(loss, logits, features)
+
+    def predict(self, learner: Learner, task: str, batch: Batch) -> list[Prediction]:
+        """{"text": "Ayarlar"}"""
+        written = learner.backbone.generate(
+            learner.heads[task],
+            batch["input_ids"],
+            batch["attention_mask"],
+            length=self.maximum_new_tokens,
+            beams=self.beams,
+            end=learner.tokenizer.eos_token_id,
+        )
+        texts = learner.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [{"text": text.strip()} for text in texts]
+
+    def columns(self, row: Row, prediction: Prediction) -> dict[str, Any]:
+        """{"text": "Ayarlar"}"""
+        return dict(prediction)
+
+    def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
+        """(N,) whether what was written is the reply to the letter."""
+        pairs = zip(predictions, rows, strict=True)
+        return np.array([p["text"] == self.reply(row) for p, row in pairs], dtype=bool)
+
+    def by_label(self, totals: np.ndarray) -> dict[str, dict[str, float]]:
+        """None."""
+        return {}
+
+    def confusion(self, totals: np.ndarray) -> None:
+        """None."""
+        return None
+
+
+def ends_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it ends a text, as encoders' do; those of causal networks leave it open."""
+    ids = tokenizer("")["input_ids"]
+    return bool(ids) and ids[-1] == tokenizer.eos_token_id
+
+
+def frames(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
+    """What stands around a prompt: the chat template where there is one, a new line after it where
+    a causal network would not know that it has ended, and nothing for an encoder."""
+
+    def chat(text: str) -> str:
+        messages = [{"role": "user", "content": text}]
+        framed = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        assert isinstance(framed, str)
+        return framed
+
+    def line(text: str) -> str:
+        return text + "\n"
+
+    if tokenizer.chat_template is not None:
+        return chat
+    return str if ends_texts(tokenizer) else line
+
+
+def shortened(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: int,
+    kept: Literal["start", "end"],
+) -> list[str]:
+    """Texts of at most so many tokens, cut where one ends; `kept` is the part that stays."""
+    found = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+    short = []
+    for text, places in zip(texts, found["offset_mapping"], strict=True):
+        if len(places) <= tokens:
+            short.append(text)
+        elif kept == "start":
+            short.append(text[: places[tokens - 1][1]])
+        else:
+            short.append(text[places[-tokens][0] :])
+    return short

@@ -1,0 +1,69 @@
+"""Translation: a text in one language becomes the same text in another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from tasks.learning.applications import overlap
+from tasks.learning.applications.generation import Generation
+from tasks.learning.contracts import Prediction, Row, Rule
+
+
+class Translation(Generation):
+    """Write each text in another language."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
+    floor: ClassVar[str] = "copy"
+
+    kind: Literal["translation"]
+    """The application."""
+    prefix: str = ""
+    """What the backbone is told before each text: `translate English to German: ` for T5, or a tag
+    that names the language to be written, where one backbone writes several."""
+
+    @property
+    def metric(self) -> str:
+        """BLEU decides unless the pipeline says otherwise."""
+        return "bleu"
+
+    @property
+    def fields(self) -> Mapping[str, Rule]:
+        """`text` and its `translation`"""
+        return {"text": Rule(), "translation": Rule()}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """`text`"""
+        return ("text",)
+
+    @property
+    def request(self) -> tuple[str, ...]:
+        """`text`"""
+        return ("text",)
+
+    def prompt(self, row: Row) -> str:
+        """The text behind the prefix."""
+        return f"{self.prefix}{row['text']}"
+
+    def reply(self, row: Row) -> str:
+        """The translation."""
+        return str(row["translation"])
+
+    def trivial(self, seen: Sequence[Row], asked: Sequence[Row]) -> list[Prediction]:
+        """Each text as it is: names, numbers and code are often the same in both languages."""
+        return [{"text": row["text"]} for row in asked]
+
+    def statistics(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
+        """(N, 10 + 24) what BLEU and chrF++ count."""
+        pairs = [(p["text"], self.reply(row)) for p, row in zip(predictions, rows, strict=True)]
+        return np.array([[*overlap.bleu_counts(*p), *overlap.chrf_counts(*p)] for p in pairs])
+
+    def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
+        """Corpus BLEU and chrF++, both from 0 to 100."""
+        return {
+            "bleu": overlap.bleu(totals[..., : overlap.BLEU]),
+            "chrf": overlap.chrf(totals[..., overlap.BLEU :]),
+        }
