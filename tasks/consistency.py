@@ -18,6 +18,7 @@ def check(pipeline: Pipeline) -> None:
     """
     names(pipeline)
     metric(pipeline)
+    baselines(pipeline)
     target_labels(pipeline)
     early_stopping(pipeline)
     paradigm(pipeline)
@@ -50,6 +51,23 @@ def metric(pipeline: Pipeline) -> None:
         raise Conflict(
             ("evaluation", "metric"),
             f"evaluation.metric '{pipeline.metric}' is unknown; one of {', '.join(known)}",
+        )
+
+
+def baselines(pipeline: Pipeline) -> None:
+    """Baselines that were asked for by name can be had."""
+    if "baselines" not in pipeline.evaluation.model_fields_set:
+        return
+    asked, place = pipeline.evaluation.baselines, ("evaluation", "baselines")
+    if "source_only" in asked and not (pipeline.source_training and pipeline.sources_share_task):
+        raise Conflict(
+            place,
+            "evaluation.baselines: source_only needs source_training, and a source with the "
+            "target's labels; remove it",
+        )
+    if "target_only" in asked and pipeline.target[pipeline.target_name].labelled == 0:
+        raise Conflict(
+            place, "evaluation.baselines: labelled is 0, so there is no target_only; remove it"
         )
 
 
