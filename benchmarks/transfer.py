@@ -153,16 +153,20 @@ def built(options: argparse.Namespace, given: dict[str, Any], way: str, seed: in
 
 
 def cell_path(name: str, target: str, way: str, seed: int, pipeline: Pipeline) -> Path:
-    """Where a cell's report is kept: other settings are another cell, and so is other code."""
+    """Where a cell's report is kept: other settings, data or code are another cell."""
     folder = store.home() / "benchmarks" / "cells" / name
     folder.mkdir(parents=True, exist_ok=True)
-    digest = store.digest({"pipeline": pipeline.model_dump(mode="json"), "code": code()})[:12]
+    places = [domain.path for domain in pipeline.domains.values()] + [pipeline.backbone.path]
+    found = {place: store.folder_digest(Path(place)) for place in places if Path(place).exists()}
+    whole = {"pipeline": pipeline.model_dump(mode="json"), "code": code(), "files": found}
+    digest = store.digest(whole)[:12]
     return folder / f"{target.replace(' ', '-')}-{way}-{seed}-{digest}.json"
 
 
 def code() -> str:
-    """Which code computes a cell: Graft's stages, and what the sets are."""
-    return store.digest([store.code_version(), store.file_digest(Path(sets.__file__))])[:8]
+    """Which code computes a cell: Graft's stages, and what the sets and the paradigms are."""
+    said = [store.file_digest(path) for path in (Path(sets.__file__), Path(__file__), PIPELINES)]
+    return store.digest([store.code_version(), *said])[:8]
 
 
 def cells_of(name: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from flows.console import console
 
 NOTES = {
     "majority": "the most frequent label",
+    "copy": "the text as it is",
     "source_only": "trained on the source, not on the target",
     "target_only": "trained on the target's labels alone",
     "transfer": "from the source to the target",

@@ -55,15 +55,27 @@ def metric(pipeline: Pipeline) -> None:
 
 
 def baselines(pipeline: Pipeline) -> None:
-    """What needs no learning is the application's own."""
+    """Baselines that were asked for by name can be had."""
+    asked, place = pipeline.evaluation.baselines, ("evaluation", "baselines")
+    if asked is None:
+        return
     accepted = (pipeline.application.floor, "source_only", "target_only")
-    for name in pipeline.baselines:
-        if name not in accepted:
-            raise Conflict(
-                ("evaluation", "baselines"),
-                f"evaluation.baselines: {pipeline.application.kind} has no '{name}'; accepted: "
-                f"{', '.join(accepted)}",
-            )
+    if extra := [name for name in asked if name not in accepted]:
+        raise Conflict(
+            place,
+            f"evaluation.baselines: {pipeline.application.kind} has no '{extra[0]}'; accepted: "
+            f"{', '.join(accepted)}",
+        )
+    if "source_only" in asked and not (pipeline.source_training and pipeline.sources_share_task):
+        raise Conflict(
+            place,
+            "evaluation.baselines: source_only needs source_training, and a source with the "
+            "target's labels; remove it",
+        )
+    if "target_only" in asked and pipeline.target[pipeline.target_name].labelled == 0:
+        raise Conflict(
+            place, "evaluation.baselines: labelled is 0, so there is no target_only; remove it"
+        )
 
 
 def target_labels(pipeline: Pipeline) -> None:

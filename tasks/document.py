@@ -36,6 +36,8 @@ class Document:
             raise ConfigError(f"{path}:{line}: {one_line(error.problem or error)}") from error
         except YAMLError as error:
             raise ConfigError(f"{path}: {one_line(error)}") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path}: nested too deeply") from error
         if not isinstance(self.root, CommentedMap) or not isinstance(
             self.root.get("pipelines"), CommentedMap
         ):

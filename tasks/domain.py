@@ -90,7 +90,16 @@ class Domain(Config):
 
     @model_validator(mode="after")
     def ranges_apart(self) -> Self:
-        """Refuse a range that no score can lie in, and ranges that give one score two labels."""
+        """Refuse a range that no score can lie in, and what would give one value two labels."""
+        given: dict[str, str] = {}
+        for name, rule in (self.label_rule or {}).items():
+            for value in () if isinstance(rule, Range) else rule:
+                other = given.setdefault(str(value).lower(), name)
+                if other != name:
+                    raise Conflict(
+                        ("label_rule", name),
+                        f"label_rule: both '{other}' and '{name}' are given '{value}'",
+                    )
         found = [(n, r) for n, r in (self.label_rule or {}).items() if isinstance(r, Range)]
         for name, one in found:
             if one.lowest > one.highest:

@@ -8,6 +8,7 @@ import gzip
 import io
 import itertools
 import json
+import re
 import sys
 import zlib
 from collections import Counter
@@ -32,13 +33,17 @@ class File:
 Records = Iterator[tuple[int, Mapping[str, Any]]]
 
 
+BLANKS = re.compile(r"[ \t]+")
+"""What parts a word from its tags; other blanks are part of it."""
+
+
 def _jsonl(file: File, _header: Sequence[str] | None) -> Records:
     for number, line in enumerate(_content(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file.place}:{number}: not JSON ({error})") from error
         if not isinstance(record, dict):
             raise DataError(
@@ -108,7 +113,7 @@ def _conll(file: File, _header: Sequence[str] | None) -> Records:
     """A word a line, its tag in the last column, a blank line after each sentence (CoNLL-2003)."""
     first, tokens, tags = 0, list[str](), list[str]()
     for number, line in enumerate([*_content(file).split("\n"), ""], 1):
-        cells = line.split()
+        cells = BLANKS.split(line.strip(" \t\r")) if line.strip() else []
         if cells and cells[0] != "-DOCSTART-":
             if len(cells) == 1:
                 raise DataError(
@@ -122,10 +127,19 @@ def _conll(file: File, _header: Sequence[str] | None) -> Records:
             first, tokens, tags = 0, [], []
 
 
+UNMARKABLE = "overlapping-or-outside"
+"""Stands in place of the tags of a row whose mentions no tags can say."""
+
+
+class Unmarkable(Exception):
+    """A mention overlaps another or is outside its text."""
+
+
 def _cluener(file: File, _header: Sequence[str] | None) -> Records:
     """CLUENER (Xu et al. 2020): {"text": …, "label": {type: {mention: [[first, last], …]}}}.
 
-    Each character is a token; `first` and `last` are its characters, both included.
+    Each character is a token; `first` and `last` are its characters, both included. Tags can say
+    neither of two mentions that overlap nor of one outside the text: the gate rejects such a row.
     """
     for number, record in _jsonl(file, None):
         try:
@@ -133,8 +147,12 @@ def _cluener(file: File, _header: Sequence[str] | None) -> Records:
             tags = ["O"] * len(characters)
             for label, mentions in record["label"].items():
                 for first, last in itertools.chain.from_iterable(mentions.values()):
-                    inside = [f"I-{label}"] * (last - first)
-                    tags[first : last + 1] = [f"B-{label}", *inside]
+                    places = range(first, last + 1)
+                    if not places or any(tags[i : i + 1] != ["O"] for i in places):
+                        raise Unmarkable
+                    tags[first : last + 1] = [f"B-{label}", *[f"I-{label}"] * (last - first)]
+        except Unmarkable:
+            tags = [UNMARKABLE]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{file.place}:{number}: not CLUENER's format ({error!r})") from error
         yield number, {"tokens": characters, "tags": tags}

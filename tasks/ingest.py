@@ -161,14 +161,20 @@ def apply_rule(value: str, rule: Labels) -> str | None:
 
 
 def relabel(value: str, field: Rule, rule: Labels) -> str | None:
-    """The rule on a label, or on that of each tag: by {person: [PER]}, B-PER O is B-person O."""
+    """The rule on a label, or on that of each tag: by {person: [PER]}, B-PER O is B-person O.
+
+    Where two labels become one, an entity still ends where the other began: by {name: [LOC, PER]},
+    I-LOC I-PER is I-name B-name.
+    """
     if not field.tags:
         return apply_rule(value, rule)
-    parts = [tag.partition("-") for tag in value.split(" ")]
-    return " ".join(
-        prefix + dash + (apply_rule(label, rule) or "") if dash else prefix
-        for prefix, dash, label in parts
-    )
+    found, before = [], ("", "")
+    for prefix, dash, label in (tag.partition("-") for tag in value.split(" ")):
+        after = apply_rule(label, rule) or "" if dash else ""
+        other = prefix == "I" and after == before[1] and label != before[0]
+        found.append(("B" if other else prefix) + dash + after)
+        before = (label, after)
+    return " ".join(found)
 
 
 def _spellings(value: str | int | bool) -> tuple[str, ...]:
@@ -218,7 +224,7 @@ def _joined(value: Any, written: Callable[[str], str]) -> Any:
     """["New", "York", "is"] -> "New York is"; a blank inside an item would make two of it."""
     if isinstance(value, str):
         value = value.split()
-    if not isinstance(value, list):
+    if not isinstance(value, list) or any(isinstance(item, (list, dict)) for item in value):
         return value
     items = ["" if item is None else str(item) for item in value]
     return " ".join(written(BLANKS.sub("_", item)) for item in items)

@@ -136,7 +136,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: expected PATH=VALUE, such as training.epochs=2")
     try:
         value = _plain(YAML(typ="safe", pure=True).load(text))
-    except YAMLError as error:
+    except (YAMLError, RecursionError) as error:
         raise ConfigError(f"--set {override}: the value is not YAML") from error
     *parents, last = place.split(".")
     node = data

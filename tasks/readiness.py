@@ -79,8 +79,14 @@ def rows(pipeline: Pipeline, counts: Mapping[str, Mapping[str, int]]) -> None:
                 f"{listed}: {pipeline.paradigm.kind} needs a source with labelled rows; raise "
                 "`labelled`"
             )
-    if pipeline.paradigm.reads_text and own["train"] + own["unlabelled"] < 2:
-        raise DataRejected(f"{pipeline.target_name}: two texts are needed to adapt to; add more")
+    if pipeline.paradigm.reads_text:
+        texts = {
+            listed: sum(found["train"] + found["unlabelled"] for found in sources.values()),
+            pipeline.target_name: own["train"] + own["unlabelled"],
+        }
+        for name, count in texts.items():
+            if count < 2:
+                raise DataRejected(f"{name}: two texts are needed to adapt with; add more")
     source_stopping = pipeline.source_training and pipeline.source_training.early_stopping
     if source_stopping and not any(found["validation"] for found in sources.values()):
         raise ConfigError(

@@ -31,7 +31,9 @@ def stage(
         shutil.copytree(learner.file("learner"), data / "learner", dirs_exist_ok=True)
         serving.describe(data, pipeline.application)
         copy_code(code)
-        card = model_card(tracker.name, pipeline, evaluation.read_json("report.json"))
+        report = evaluation.read_json("report.json")
+        counts = split.read_json("report.json")["domains"][pipeline.target_name]
+        card = model_card(tracker.name, pipeline, report, counts)
         (data / "README.md").write_text(card, encoding="utf-8")
         parts = (f"{pipeline.target_name}/{part}.parquet" for part in ("train", "unlabelled"))
         rows = next(found for part in parts if (found := read_rows(split.file(part))))[:2]
@@ -87,12 +89,20 @@ def copy_code(destination: Path) -> None:
     (destination / "__init__.py").write_text('"""What a registered model needs of Graft."""\n')
 
 
-def model_card(name: str, pipeline: Pipeline, report: Mapping[str, Any]) -> str:
-    """What the model is, what it learned from, and how well it does beside its baselines."""
+def model_card(
+    name: str, pipeline: Pipeline, report: Mapping[str, Any], counts: Mapping[str, int]
+) -> str:
+    """What the model is, what it learned from, and how well it does beside its baselines.
+
+    Args:
+        name: the pipeline's.
+        pipeline: all of it.
+        report: the evaluation's.
+        counts: the target's rows: train, validation, unlabelled.
+    """
     metric = report["metric"]
     sources = ", ".join(f"{n} (`{d.path}`)" for n, d in pipeline.sources.items())
     target = pipeline.target[pipeline.target_name]
-    labelled = "all" if target.labelled is None else target.labelled
     lines = [
         f"# {pipeline.promotion.model}",
         "",
@@ -102,7 +112,8 @@ def model_card(name: str, pipeline: Pipeline, report: Mapping[str, Any]) -> str:
         f"paradigm {pipeline.paradigm.kind}",
         f"- backbone `{pipeline.backbone.path}`",
         f"- from {sources} to {pipeline.target_name} (`{target.path}`)",
-        f"- labelled target rows: {labelled}; seed {pipeline.seed}",
+        f"- target rows: {counts['train']} labelled to learn from, {counts['validation']} to "
+        f"validate on, {counts['unlabelled']} without labels; seed {pipeline.seed}",
         f"- frozen test set: {report['rows']} rows, digest {report['test_digest'][:16]}",
         "",
         f"| system | {metric} | {report['confidence']:.0%} interval |",

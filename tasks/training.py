@@ -186,14 +186,24 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
     """The learner at its starting point; new heads follow from the pipeline's seed.
 
     Raises:
-        ConfigError: it is no encoder that can take a batch of texts, or they may be too long.
+        UnsafeBackbone: see `check_safe`.
+        ConfigError: it cannot be loaded, is no encoder that can take a batch of texts, or they may
+            be too long.
     """
     import torch
+    from safetensors import SafetensorError
 
     from tasks.learning.learner import new_learner
+    from tasks.learning.safety import UnsafeBackbone
 
     torch.manual_seed(pipeline.seed)
-    learner = new_learner(origin.backbone, pipeline.tasks)
+    try:
+        learner = new_learner(origin.backbone, pipeline.tasks)
+    except UnsafeBackbone:
+        raise
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+        first = str(error).strip().partition("\n")[0][:200]
+        raise ConfigError(f"{origin.backbone}: transformers cannot load it ({first})") from error
     if origin.heads is not None:
         learner.load_heads(origin.heads)
         if not pipeline.sources_share_task:

@@ -93,6 +93,19 @@ def pickled(folder: Path) -> None:
     weights.rename(weights.with_name("pytorch_model.bin"))
 
 
+def cut_short(folder: Path) -> None:
+    weights = folder / "backbone" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def unknown_network(folder: Path) -> None:
+    (folder / "backbone" / "config.json").write_text('{"model_type": "nope"}', encoding="utf-8")
+
+
+def no_configuration(folder: Path) -> None:
+    (folder / "backbone" / "config.json").write_text("[]", encoding="utf-8")
+
+
 def remote_code(folder: Path) -> None:
     path = folder / "backbone" / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -160,6 +173,10 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "truncated parquet": (raw(b"PAR1 and no more", "products.parquet"), ["products.parquet"]),
     "pickled backbone": (pickled, ["backbone", "safetensors"]),
     "remote code": (remote_code, ["backbone", "auto_map"]),
+    "weights cut short": (cut_short, ["backbone", "transformers cannot load it"]),
+    "an unknown network": (unknown_network, ["backbone", "transformers cannot load it", "nope"]),
+    "no configuration": (no_configuration, ["config.json", "expected an object"]),
+    "brackets without end": (raw(b'{"text": ' + b"[" * 100_000), [f"{PRODUCTS}:1", "not JSON"]),
     "too many layers frozen": (
         edit("{kind: fine_tuning}", "{kind: fine_tuning, freeze: 9}"), ["freeze", "9", "3"]),
     "nothing to stop early by": (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.outcomes import Failed
 
 from benchmarks import tables, transfer
 from benchmarks.sets import SETS
@@ -270,6 +271,10 @@ def test_a_cell_is_run_once(
     monkeypatch.setattr("flows.transfer.transfer", lambda *_: pytest.fail("ran again"))
     transfer.main()
     assert capsys.readouterr().out == first
+    with (project / "products.jsonl").open("a", encoding="utf-8") as rows:
+        rows.write('{"text": "one more", "label": "positive"}\n')
+    with pytest.raises(Failed, match="ran again"):  # other data are another cell
+        transfer.main()
 
 
 def test_a_cell_that_cannot_be_is_refused_before_any_runs(monkeypatch: pytest.MonkeyPatch) -> None:

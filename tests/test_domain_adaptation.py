@@ -120,6 +120,8 @@ def test_proxy_a_distance() -> None:
     )
     assert same < 0.3
     assert apart > 1.9
+    twice = generator.normal(size=(100, 50))
+    assert proxy_a_distance(twice, twice, 1) == 0.0  # the classifier is worse than chance
 
 
 def test_strength() -> None:

@@ -38,7 +38,7 @@ def learner(backbone: Path, classification: TextClassification) -> Learner:
 
 def kept(learner: Learner, task: str, rows: Any) -> list[Example]:
     examples = learner.tasks[task].encode(rows, learner.tokenizer)
-    return features.attached(learner, task, examples, "digest", "transfer")
+    return features.attached(learner, task, examples, learner.backbone.digest(), "transfer")
 
 
 def train(learner: Learner, examples: list[Example], folder: Path, steps: int = 200) -> None:
@@ -71,7 +71,11 @@ def test_computed_once(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> Non
         assert np.array_equal(one["represented"], other["represented"])
     with pytest.raises(FileNotFoundError):
         kept(learner, "reviews", reviews(12))
-    assert len(calls) == 1
+    with torch.no_grad():
+        next(learner.backbone.parameters()).add_(1.0)
+    with pytest.raises(FileNotFoundError):
+        kept(learner, "reviews", reviews(10))
+    assert len(calls) == 2
 
 
 def test_only_the_head_moves(learner: Learner, tmp_path: Path) -> None:

@@ -82,7 +82,10 @@ def test_encode_request(backbone: Path) -> None:
         ("Merkel left.", ["Merkel", "left", "."]),
         ("don't pay 1,000 (now)", ["don't", "pay", "1,000", "(", "now", ")"]),
         ("我爱Paris", ["我", "爱", "Paris"]),
-        ("U.S. firm", ["U.S", ".", "firm"]),
+        ("U.S. firm, 10:30.", ["U.S.", "firm", ",", "10:30", "."]),
+        ("Merkel(CDU)/Paris", ["Merkel", "(", "CDU", ")", "/", "Paris"]),
+        ("He left.Coca-Cola", ["He", "left", ".", "Coca-Cola"]),
+        ("3：NBA", ["3", "：", "NBA"]),
     ],
 )
 def test_words_of_a_request(text: str, words: list[str]) -> None:

@@ -90,6 +90,10 @@ def test_cluener(tmp_path: Path) -> None:
     path = written(tmp_path, {"text": "x", "label": ["place"]})
     with pytest.raises(DataError, match=r"news\.jsonl:1: not CLUENER"):
         rows(path, format="cluener")
+    for first, last in ((1, 1), (2, 5), (-1, -1)):  # overlaps the other, or is outside
+        mentions = {"place": {"bc": [[1, 2]], "x": [[first, last]]}}
+        path = written(tmp_path, {"text": "abcd", "label": mentions})
+        assert rows(path, format="cluener") == [(1, "a b c d", "overlapping-or-outside")]
 
 
 def test_label_rule_maps_the_labels_of_tags(tmp_path: Path) -> None:
@@ -97,6 +101,28 @@ def test_label_rule_maps_the_labels_of_tags(tmp_path: Path) -> None:
     found = {"tokens": ["a", "b", "c"], "tags": ["B-PER", "I-PER", "B-place"]}
     rule = {"person": ("PER",)}
     assert rows(written(tmp_path, found), label_rule=rule)[0][2] == "B-person I-person B-place"
+
+
+def test_labels_that_become_one_stay_two_entities(tmp_path: Path) -> None:
+    """IOB1 parts neighbours by their labels alone, which a rule may make the same."""
+    found = {"tokens": list("abcde"), "tags": ["I-LOC", "I-PER", "I-PER", "O", "I-PER"]}
+    rule = {"name": ("LOC", "PER")}
+    expected = "I-name B-name I-name O I-name"
+    assert rows(written(tmp_path, found), label_rule=rule)[0][2] == expected
+
+
+def test_blanks_within_a_word(tmp_path: Path) -> None:
+    """CoNLL's columns are parted by blanks and tabs; other white space is part of the word."""
+    path = tmp_path / "news.conll"
+    path.write_text("New\u00a0York\tB-place\n\u3000\tO\n", encoding="utf-8")
+    assert rows(path) == [(1, "New_York _", "B-place O")]
+
+
+@pytest.mark.parametrize("item", [["a"], {"b": 1}])
+def test_items_within_items(tmp_path: Path, item: Any) -> None:
+    """A token is text or a number."""
+    with pytest.raises(DataError, match="expected text or a number, found list"):
+        rows(written(tmp_path, {"tokens": ["a", item], "tags": ["O", "O"]}))
 
 
 @pytest.mark.integration
@@ -107,6 +133,7 @@ def test_label_rule_maps_the_labels_of_tags(tmp_path: Path) -> None:
         ({"tokens": ["a"], "tags": ["B-thing"]}, "tags", "accepted: O, and B- and I- with person"),
         ({"tokens": ["a", "", "b"], "tags": ["O", "O", "O"]}, "tokens", "none of them empty"),
         ({"tokens": ["a"]}, "tags", "is empty"),
+        ({"tokens": ["a"], "tags": ["overlapping-or-outside"]}, "tags", "accepted: O, and B-"),
         ({"tokens": [], "tags": []}, "tokens", "is empty"),
     ],
 )

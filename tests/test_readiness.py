@@ -49,12 +49,14 @@ def test_episodes_that_cannot_be_drawn(home: Path) -> None:
     readiness.episodes(pipeline({"kind": "fine_tuning"}), news(TOGETHER))
 
 
-@pytest.mark.parametrize(("texts", "enough"), [(0, False), (1, False), (2, True)])
-def test_text_to_adapt_to(texts: int, *, enough: bool) -> None:
+@pytest.mark.parametrize(
+    ("given", "texts", "enough"), [(9, 0, False), (9, 1, False), (9, 2, True), (1, 9, False)]
+)
+def test_text_to_adapt_to(given: int, texts: int, *, enough: bool) -> None:
     """One text has no spread, and none cannot be told from the source's."""
     counts = dict.fromkeys(("train", "validation", "test", "unlabelled"), 0)
     both = {
-        "news": {**counts, "train": 9},
+        "news": {**counts, "train": given},
         "contracts": {**counts, "test": 9, "unlabelled": texts},
     }
     config = pipeline({"kind": "domain_adaptation"})

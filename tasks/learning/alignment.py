@@ -115,7 +115,7 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
 def proxy_a_distance(source: np.ndarray, target: np.ndarray, seed: int) -> float:
     """2 (1 - 2ε), ε the error of a linear classifier that tells the domains apart.
 
-    0: it cannot; 2: it always can. Each row is judged once, by one of five classifiers
+    0: no better than chance; 2: always right. Each row is judged once, by one of five classifiers
     that have not seen it; each domain counts the same. Ben-David et al. 2007, section 3.
     """
     from sklearn.linear_model import LogisticRegression
@@ -133,4 +133,4 @@ def proxy_a_distance(source: np.ndarray, target: np.ndarray, seed: int) -> float
     error = 1 - balanced_accuracy_score(
         domain, cross_val_predict(classifier, features, domain, cv=folds)
     )
-    return float(2 * (1 - 2 * min(error, 1 - error)))
+    return max(0.0, float(2 * (1 - 2 * error)))

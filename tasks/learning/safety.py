@@ -11,14 +11,15 @@ PICKLE = "pytorch_model.bin"
 
 
 class UnsafeBackbone(ValueError):
-    """A folder whose weights are pickled, or that asks to run its own code."""
+    """A folder whose weights are pickled, that asks to run its own code, or that holds no model."""
 
 
 def check_safe(folder: Path) -> None:
     """Accept a transformers folder with safetensors and no code of its own.
 
     Raises:
-        UnsafeBackbone: no config.json, pickled weights only, or `auto_map` (remote code).
+        UnsafeBackbone: no config.json or no object in it, pickled weights only, or `auto_map`
+            (remote code).
     """
     config = folder / "config.json"
     if not config.is_file():
@@ -27,6 +28,8 @@ def check_safe(folder: Path) -> None:
         settings = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UnsafeBackbone(f"{config}: not JSON") from error
+    if not isinstance(settings, dict):
+        raise UnsafeBackbone(f"{config}: expected an object")
     if "auto_map" in settings:
         raise UnsafeBackbone(f"{config}: 'auto_map' asks to run the model's own code; refused")
     if not any(folder.glob("*.safetensors")):

@@ -35,9 +35,14 @@ if TYPE_CHECKING:
     from tasks.learning.learner import Learner
 
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff"
-WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:[^\w\s][^\W{UNSPACED}]+)*|[^\w\s]")
-"""How a request's text is cut: don't and 1,000 are one word, a closing full stop another, and each
-character of a script that puts no blanks between words."""
+LETTERS = rf"[^\W{UNSPACED}]+"
+WORD = re.compile(
+    rf"(?:[^\W\d_{UNSPACED}]\.){{2,}}"
+    rf"|{LETTERS}(?:(?:['’&-]|(?<=\d)[.,:](?=\d)){LETTERS})*"
+    rf"|[{UNSPACED}]|[^\w\s]"
+)
+"""How a request's text is cut: U.S., don't, Coca-Cola and 1,000 are one word each, any other mark
+is a word, and so is each character of a script that puts no blanks between words."""
 
 
 class Ner(Config):
