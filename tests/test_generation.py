@@ -1,0 +1,249 @@
+"""Writing text: what is read and what is written are cut and joined right, by either backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tasks.learning import prediction
+from tasks.learning.applications.generation import frames, shortened
+from tasks.learning.applications.translation import Translation
+from tasks.learning.backbone import Backbone, load_backbone
+from tasks.learning.batches import collate
+from tasks.learning.contracts import IGNORED, Application
+from tasks.learning.learner import Learner, load_learner, new_learner
+from tests.tiny import IDS, words
+
+END = IDS["[SEP]"]
+ROWS = [
+    {"text": "the movie was great and the plot was so good", "translation": "great movie , fine"},
+    {"text": "the book", "translation": "book"},
+    {"text": "a phone was bad", "translation": "so bad a phone"},
+]
+
+
+def translation(**options: Any) -> Translation:
+    return Translation(kind="translation", **{"maximum_new_tokens": 8, "beams": 1, **options})
+
+
+def learner(folder: Path, application: Application) -> Learner:
+    torch.manual_seed(0)
+    made = new_learner(folder, {"translation": application})
+    return made.eval()
+
+
+def moved(learner: Learner) -> Learner:
+    """With a head that is not new, so that it says something."""
+    for parameter in learner.heads["translation"].parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return learner
+
+
+def ids(text: str) -> list[int]:
+    return [IDS[word] for word in text.split()]
+
+
+def test_encoded_for_an_encoder_and_decoder() -> None:
+    """Both texts have their end; the prefix stands in front of what is read."""
+    (example,) = translation(prefix="the ").encode(
+        [{"text": "book", "translation": "good book"}], words(ended=True)
+    )
+    assert example == {"input_ids": [*ids("the book"), END], "labels": [*ids("good book"), END]}
+
+
+def test_encoded_for_a_causal_network() -> None:
+    """The prompt stays open, and a new line, which this vocabulary has not, parts it."""
+    tokenizer = words(ended=False)
+    (example,) = translation().encode([{"text": "book", "translation": "good"}], tokenizer)
+    assert example == {"input_ids": ids("book"), "labels": [*ids("good"), END]}
+    assert frames(tokenizer)("book") == "book\n"
+
+
+def test_encoded_by_a_chat_template() -> None:
+    """What stands around the text is never cut, and only the text is."""
+    tokenizer = words(ended=False)
+    tokenizer.chat_template = "so {{ messages[0].content }} is"
+    found = translation(maximum_tokens=4).encode(
+        [{"text": "the movie was great", "translation": "good"}], tokenizer, supervised=False
+    )
+    assert found == [{"input_ids": ids("so the movie is")}]
+
+
+def test_cut() -> None:
+    """A prompt loses its end, and a reply that is too long has none to learn."""
+    application = translation(maximum_tokens=4, maximum_new_tokens=3)
+    long, short = application.encode(ROWS[:2], words(ended=True))
+    assert long == {
+        "input_ids": [*ids("the movie was"), END],
+        "labels": ids("great movie ,"),
+    }
+    assert application.cut(long)
+    assert not application.cut(short)
+
+
+@pytest.mark.parametrize(("kept", "text"), [("start", "the movie"), ("end", "was great")])
+def test_shortened(kept: Any, text: str) -> None:
+    """The text's own characters, up to where a token ends or from where one begins."""
+    texts = ["the movie was great", "so"]
+    assert shortened(texts, words(ended=False), 2, kept) == [text, "so"]
+
+
+@pytest.fixture(params=["seq2seq", "causal"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+def networks() -> Sequence[Any]:
+    """One of each family, random."""
+    import transformers as hf
+
+    few = {"vocab_size": 60, "pad_token_id": 0, "decoder_start_token_id": 2}
+    layers = {"encoder_layers": 2, "decoder_layers": 2}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    wide = {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "d_model": 32}
+    t5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    torch.manual_seed(0)
+    return [
+        hf.T5ForConditionalGeneration(hf.T5Config(**few, **t5)),
+        hf.T5ForConditionalGeneration(hf.T5Config(**few, **t5, scale_decoder_outputs=False)),
+        hf.MarianMTModel(hf.MarianConfig(**few, **layers, **heads, **wide)),
+        hf.BartForConditionalGeneration(hf.BartConfig(**few, **layers, **heads, **wide)),
+        hf.LlamaForCausalLM(
+            hf.LlamaConfig(
+                vocab_size=60,
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+            )
+        ),
+        hf.GPT2LMHeadModel(
+            hf.GPT2Config(
+                vocab_size=60, n_embd=32, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=3
+            )
+        ),
+    ]
+
+
+@pytest.mark.parametrize("network", networks(), ids=lambda n: type(n).__name__)
+def test_logits_are_those_of_the_whole_network(network: Any) -> None:
+    """Read and written apart, padded between, as transformers has it for each row alone."""
+    if hasattr(network, "final_logits_bias"):
+        network.final_logits_bias.normal_()
+    backbone = Backbone(network.eval())
+    examples: Any = [
+        {"input_ids": [5, 6, 7, 8], "labels": [9, 3]},
+        {"input_ids": [10], "labels": [11, 12, 13, 3]},
+    ]
+    batch = collate(examples, 0)
+    mask, labels = batch["attention_mask"], batch["labels"]
+    with torch.no_grad():
+        read, written = backbone.decode(batch["input_ids"], mask, labels)
+        logits = backbone.project(written)
+        for row, example in enumerate(examples):
+            prompt, reply = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
+            if backbone.kind == "seq2seq":
+                expected = network(input_ids=prompt, labels=reply).logits[0]
+            else:
+                whole = network(torch.cat([prompt, reply], 1)).logits[0]
+                expected = whole[prompt.shape[1] - 1 : -1]
+            length = reply.shape[1]
+            torch.testing.assert_close(logits[row, :length], expected, atol=1e-5, rtol=1e-4)
+            alone = backbone.encode(prompt, torch.ones_like(prompt))[0]
+            torch.testing.assert_close(read[row, : len(alone)], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_loss_is_over_the_reply(folder: Path) -> None:
+    """Each token of each reply counts once, its end included; a new head changes nothing."""
+    application = translation()
+    made = learner(folder, application)
+    batch = collate(application.encode(ROWS, made.tokenizer), 0)
+    out = made("translation", batch)
+    _, written = made.backbone.decode(batch["input_ids"], batch["attention_mask"], batch["labels"])
+    scored = batch["labels"] != IGNORED
+    expected = functional.cross_entropy(
+        made.backbone.project(written)[scored], batch["labels"][scored]
+    )
+    torch.testing.assert_close(out.loss, expected)
+    assert int(scored.sum()) == sum(len(row["translation"].split()) + 1 for row in ROWS)
+
+
+def test_features_are_of_the_prompt(folder: Path) -> None:
+    """The same with a reply and without one: it says nothing of the domain's text."""
+    application = translation()
+    made = learner(folder, application)
+    told = made("translation", collate(application.encode(ROWS, made.tokenizer), 0))
+    untold = application.encode(ROWS, made.tokenizer, supervised=False)
+    asked = made("translation", collate(untold, 0))
+    assert asked.loss is None
+    assert asked.logits is None
+    torch.testing.assert_close(told.features, asked.features, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_batched_equals_unbatched(folder: Path, beams: int) -> None:
+    """Padding, on whatever side, changes nothing of what is written."""
+    application = translation(beams=beams)
+    made = moved(learner(folder, application))
+    together = prediction.predict(made, "translation", ROWS)
+    alone = [prediction.predict(made, "translation", [row])[0] for row in ROWS]
+    assert together == alone
+    assert len({found["text"] for found in together}) > 1
+
+
+def test_greedy_is_the_most_probable_word_by_word(folder: Path) -> None:
+    """What is written, given as the reply, is where each token has the largest logit, through
+    the head: a head that is not new is used in writing too."""
+    application = translation(maximum_new_tokens=5)
+    made = moved(learner(folder, application))
+    (example,) = application.encode(ROWS[:1], made.tokenizer, supervised=False)
+    batch = collate([example], 0)
+    with torch.no_grad():
+        written = made.backbone.generate(
+            made.heads["translation"],
+            batch["input_ids"],
+            batch["attention_mask"],
+            length=5,
+            beams=1,
+            end=END,
+        )
+        assert 1 <= written.shape[1] <= 5
+        told = made("translation", {**batch, "labels": written})
+    assert told.logits.argmax(-1).equal(written)
+
+
+def test_learns_and_is_served(folder: Path, tmp_path: Path) -> None:
+    """Trained on a few pairs it writes them, and so does what was saved."""
+    from tasks.learning import loop
+    from tasks.learning.batches import Stream, Streams
+    from tasks.learning.paradigms.fine_tuning import FineTuning
+
+    application = translation()
+    made = learner(folder, application)
+    paradigm = FineTuning(kind="fine_tuning")
+    stream = Stream(
+        "translation", application.encode(ROWS, made.tokenizer), pad_id=0, budget=64, seed=1
+    )
+    schedule = loop.Schedule(steps=150, learning_rate=5e-3, precision="float32")
+    loop.train(made, paradigm, paradigm.plan(Streams(stream)), schedule, tmp_path)
+    found = prediction.predict(made, "translation", ROWS)
+    assert [one["text"] for one in found] == [row["translation"] for row in ROWS]
+    made.save(tmp_path / "learner")
+    served = load_learner(tmp_path / "learner", {"translation": application})
+    assert prediction.predict(served, "translation", ROWS) == found
+
+
+def test_kinds(backbone: Path, seq2seq: Path, causal: Path) -> None:
+    """What each network can do, and how many layers it has, an encoder's below a decoder's."""
+    found = [load_backbone(path) for path in (backbone, seq2seq, causal)]
+    assert [one.kind for one in found] == ["encoder", "seq2seq", "causal"]
+    assert [len(one.layers()) for one in found] == [2, 4, 2]
+    t5 = found[1]
+    assert t5.layers()[0] is t5.network.encoder.block[0]
+    assert t5.layers()[-1] is t5.network.decoder.block[-1]

@@ -1,0 +1,69 @@
+"""Translation: scores are sacreBLEU's, from counts that add up."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from tasks.learning.applications import overlap
+from tasks.learning.applications.translation import Translation
+from tests.tiny import OTHER, THINGS
+
+TRANSLATION = Translation(kind="translation")
+
+
+def texts(count: int, chance: random.Random) -> list[tuple[str, str]]:
+    """Something written and what was expected: alike, in part, not at all, or nothing."""
+    pairs = []
+    for _ in range(count):
+        expected = chance.choices([*THINGS, *OTHER, "Çölü", "قوش"], k=chance.randrange(1, 12))
+        written = list(expected)
+        if chance.random() < 0.5:
+            chance.shuffle(written)
+        pairs.append((" ".join(written[: chance.randrange(len(written) + 1)]), " ".join(expected)))
+    return pairs
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_scores_agree_with_sacrebleu(count: int) -> None:
+    """Summed over rows, as a whole corpus has it; short texts and empty ones too."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    chance = random.Random(count)
+    for _ in range(20):
+        pairs = texts(count, chance)
+        written, expected = [w for w, _ in pairs], [e for _, e in pairs]
+        totals = TRANSLATION.statistics(
+            [{"text": text} for text in written],
+            [{"text": "x", "translation": text} for text in expected],
+        ).sum(0)
+        found = TRANSLATION.scores(totals)
+        assert found["bleu"] == pytest.approx(BLEU().corpus_score(written, [expected]).score)
+        whole = CHRF(word_order=2).corpus_score(written, [expected]).score
+        assert found["chrf"] == pytest.approx(whole)
+
+
+def test_scores_of_many_samples() -> None:
+    """(samples, K) totals give (samples,) scores: what the bootstrap asks for."""
+    pairs = texts(30, random.Random(0))
+    counts = np.array([[*overlap.bleu_counts(*p), *overlap.chrf_counts(*p)] for p in pairs])
+    drawn = np.stack([counts[:20].sum(0), counts[10:].sum(0)])
+    found = TRANSLATION.scores(drawn)
+    for i in range(2):
+        alone = TRANSLATION.scores(drawn[i])
+        assert [float(found[name][i]) for name in found] == pytest.approx(
+            [float(value) for value in alone.values()]
+        )
+
+
+def test_the_floor_is_a_copy() -> None:
+    """The text as it is, whatever was seen; it is right where both languages say the same."""
+    rows = [
+        {"text": "GNOME 47", "translation": "GNOME 47"},
+        {"text": "Cancel", "translation": "İptal"},
+    ]
+    found = TRANSLATION.trivial([], rows)
+    assert found == [{"text": "GNOME 47"}, {"text": "Cancel"}]
+    assert TRANSLATION.correct(found, rows).tolist() == [True, False]
