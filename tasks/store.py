@@ -26,7 +26,8 @@ from tasks.errors import StoreError
 
 LIBRARIES = (
     *("torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft"),
-    *("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "great-expectations"),
+    *("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "sacrebleu"),
+    "great-expectations",
 )
 MANIFEST = "manifest.json"
 UNWRITABLE = {

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.tiny import reviews, write_backbone
+from tests.tiny import reviews, write_backbone, write_seq2seq
 
 PIPELINES = """\
 pipelines:
@@ -37,6 +37,37 @@ def write_project(folder: Path, rows: int = 160) -> Path:
     for seed, name in enumerate(("movies", "products")):
         write_rows(folder / f"{name}.jsonl", numbered(reviews(rows, seed), name))
     (folder / "pipelines.yaml").write_text(PIPELINES, encoding="utf-8")
+    return folder
+
+
+WRITING = """\
+pipelines:
+  toy:
+    description: Opinions in other words
+    application: {kind: translation, beams: 1, maximum_new_tokens: 8}
+    backbone: {path: backbone}
+    sources:
+      movies: {path: movies.jsonl}
+    target:
+      products: {path: products.jsonl, labelled: 24, split: {test: 0.5, validation: 0}}
+    source_training: {epochs: 2, learning_rate: 1.0e-3}
+    paradigm: {kind: domain_adaptation}
+    training: {epochs: 2, learning_rate: 1.0e-3, tokens_per_batch: 128}
+    validation: {near_duplicates: 1.0}
+    evaluation: {resamples: 200}
+    promotion: {model: toy}
+"""
+
+
+def write_writing_project(folder: Path) -> Path:
+    """As `write_project`, of a network that writes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_seq2seq(folder / "backbone")
+    for seed, name in enumerate(("movies", "products")):
+        rows = numbered(reviews(60, seed), name)
+        told = [{"text": row["text"], "translation": row["label"]} for row in rows]
+        write_rows(folder / f"{name}.jsonl", told)
+    (folder / "pipelines.yaml").write_text(WRITING, encoding="utf-8")
     return folder
 
 

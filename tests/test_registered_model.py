@@ -11,12 +11,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.answers import answers
 from tasks.errors import DataError, SourceUnavailable
-from tests.project import environment, graft, write_project
+from tests.project import environment, graft, write_project, write_writing_project
 
 pytestmark = pytest.mark.integration
 
@@ -53,14 +54,13 @@ def uri(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow.db'}"
 
 
-def test_loads_without_graft(registered: tuple[Path, Path], tmp_path: Path) -> None:
-    """A process that cannot import Graft loads the model and gets labels and probabilities."""
-    _, home = registered
+def asked_without_graft(home: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """What the registered model says to two texts in a process that cannot import Graft."""
     repository = str(Path(__file__).parent.parent)
     script = f"REPOSITORY = {repository!r}\nURI = {uri(home)!r}\n{WITHOUT_GRAFT}"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment(home),
         capture_output=True,
         text=True,
@@ -68,7 +68,29 @@ def test_loads_without_graft(registered: tuple[Path, Path], tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    table = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_a_model_that_writes(tmp_path: Path) -> None:
+    """A translation is adapted, scored beside a copy, registered, and written without Graft."""
+    folder, home = write_writing_project(tmp_path / "project"), tmp_path / "home"
+    done = graft(folder, home, "run", "toy", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])["evaluation"]
+    assert list(report["systems"]) == ["copy", "source_only", "target_only", "transfer"]
+    assert set(report["systems"]["transfer"]) == {"bleu", "chrf"}
+    assert set(report["shift"]) == {"before", "after"}
+    (tmp_path / "elsewhere").mkdir()
+    table = asked_without_graft(home, tmp_path / "elsewhere")
+    assert list(table) == ["translation"]
+    assert len(table["translation"]) == 2
+
+
+def test_loads_without_graft(registered: tuple[Path, Path], tmp_path: Path) -> None:
+    """A process that cannot import Graft loads the model and gets labels and probabilities."""
+    _, home = registered
+    table = asked_without_graft(home, tmp_path)
     assert list(table["label"].values()) == ["positive", "negative"]
     sums = [table["probability_negative"][i] + table["probability_positive"][i] for i in "01"]
     assert sums == pytest.approx([1, 1], abs=1e-5)

@@ -11,7 +11,7 @@ An application brings `prompt`, `reply` and its scores, and nothing about networ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -158,10 +158,6 @@ class Generation(Config):
         )
         texts = learner.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [{"text": text.strip()} for text in texts]
-
-    def columns(self, row: Row, prediction: Prediction) -> dict[str, Any]:
-        """{"text": "Ayarlar"}"""
-        return dict(prediction)
 
     def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N,) whether what was written is the reply to the letter."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -51,6 +51,10 @@ class Translation(Generation):
     def reply(self, row: Row) -> str:
         """The translation."""
         return str(row["translation"])
+
+    def columns(self, row: Row, prediction: Prediction) -> dict[str, Any]:
+        """{"translation": "Ayarlar"}"""
+        return {"translation": prediction["text"]}
 
     def trivial(self, seen: Sequence[Row], asked: Sequence[Row]) -> list[Prediction]:
         """Each text as it is: names, numbers and code are often the same in both languages."""
