@@ -156,7 +156,8 @@ def cell_path(name: str, target: str, way: str, seed: int, pipeline: Pipeline) -
     """Where a cell's report is kept: other settings, data or code are another cell."""
     folder = store.home() / "benchmarks" / "cells" / name
     folder.mkdir(parents=True, exist_ok=True)
-    places = [domain.path for domain in pipeline.domains.values()] + [pipeline.backbone.path]
+    places = [domain.path for domain in pipeline.domains.values()]
+    places += [pipeline.backbone.path] if pipeline.backbone.path else []
     found = {place: store.folder_digest(Path(place)) for place in places if Path(place).exists()}
     whole = {"pipeline": pipeline.model_dump(mode="json"), "code": code(), "files": found}
     digest = store.digest(whole)[:12]

@@ -12,7 +12,18 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.report import markdown_table
-from tasks import evaluate, ingest, predict, readiness, register, source, split, store, validate
+from tasks import (
+    evaluate,
+    ingest,
+    predict,
+    readiness,
+    register,
+    scratch,
+    source,
+    split,
+    store,
+    validate,
+)
 from tasks import transfer as transferring
 from tasks.config import Pipeline
 from tasks.errors import DataRejected
@@ -33,7 +44,9 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         evaluation (the report), registration (model, version), run (the MLflow run id).
     """
     with tracked(name, pipeline) as tracker:
-        backbone = plan("backbone", source.locate, pipeline.backbone)
+        backbone = None
+        if pipeline.backbone.path:
+            backbone = plan("backbone", source.locate, pipeline.backbone)
 
         valid = {}
         for domain, config in pipeline.domains.items():
@@ -48,9 +61,12 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
                 raise
         parts = run(split.stage(pipeline, valid), *valid.values())
         record_data(tracker, valid, parts)
-        ready = run(readiness.stage(pipeline, backbone, parts), parts)
+        before = parts
+        if backbone is None:
+            before = run(scratch.stage(pipeline, parts), before)
+            backbone = Origin.of(before, heads=False)
+        before = ready = run(readiness.stage(pipeline, backbone, parts), before)
 
-        before = ready
         if pipeline.pretraining:
             before = run(source.pretraining_stage(pipeline, backbone, parts), before)
             tracker.complete("pretraining", before.file("metrics.jsonl"))

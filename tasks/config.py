@@ -24,17 +24,51 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
 
-class BackboneConfig(Config):
-    """The pretrained network the knowledge is carried by."""
+class NewBackbone(Config):
+    """A seq2seq network of Marian's kind and its vocabulary, made from the training rows alone, for
+    languages that no checkpoint knows."""
 
-    path: str
+    vocabulary: Annotated[int, Field(gt=300)] = 8000
+    """Sub-words, learned from all that the sources and the target read and write."""
+    width: PositiveInt = 256
+    """H, the size of a token's state."""
+    layers: PositiveInt = 3
+    """Layers of the encoder, and as many of the decoder."""
+    heads: PositiveInt = 4
+    """Attention heads; the width is a multiple of them."""
+    feed_forward: PositiveInt = 1024
+    """Width of the hidden layer within each layer."""
+
+    @model_validator(mode="after")
+    def heads_divide_the_width(self) -> Self:
+        """Each head has as large a part of the state."""
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
+
+
+class BackboneConfig(Config):
+    """The network the knowledge is carried by: a pretrained one, or a new one."""
+
+    path: str | None = None
     """A transformers folder, `package:NAME==VERSION/inner/path`, a hub id, or
     `models:/NAME@ALIAS` from the MLflow registry. Weights must be safetensors."""
+    new: NewBackbone | None = None
+    """Made from the training rows; `new: {}` takes every default."""
     revision: str | None = None
     """`sha256:…` of a registry package's file (required there), or a hub commit."""
     pickle: Literal["refuse", "convert"] = "refuse"
     """What becomes of weights in a pickle, which could run code when loaded. convert: read them
     with torch's restricted loader, which makes tensors only, and keep them as safetensors."""
+
+    @model_validator(mode="after")
+    def found_or_made(self) -> Self:
+        """One of the two."""
+        if (self.path is None) == (self.new is None):
+            raise ValueError("give either path, or new to make one from the training rows")
+        if self.new and self.revision:
+            raise ValueError("revision is of a path; remove it")
+        return self
 
 
 class Pretraining(Config):

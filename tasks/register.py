@@ -110,7 +110,7 @@ def model_card(
         "",
         f"- pipeline `{name}`, application {pipeline.application.kind}, "
         f"paradigm {pipeline.paradigm.kind}",
-        f"- backbone `{pipeline.backbone.path}`",
+        f"- backbone `{pipeline.backbone.path or 'new'}`",
         f"- from {sources} to {pipeline.target_name} (`{target.path}`)",
         f"- target rows: {counts['train']} labelled to learn from, {counts['validation']} to "
         f"validate on, {counts['unlabelled']} without labels; seed {pipeline.seed}",

@@ -26,6 +26,7 @@ def locate(config: BackboneConfig) -> Origin:
     """
     from tasks.learning.safety import PICKLE, UnsafeBackbone, check_safe
 
+    assert config.path is not None
     if config.path.startswith("models:/"):
         from tasks.registry import download_model
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.tiny import reviews, write_backbone, write_seq2seq
+from tests.tiny import reviews, write_backbone
 
 PIPELINES = """\
 pipelines:
@@ -45,7 +45,7 @@ pipelines:
   toy:
     description: Opinions in other words
     application: {kind: translation, beams: 1, maximum_new_tokens: 8}
-    backbone: {path: backbone}
+    backbone: {new: {vocabulary: 320, width: 32, layers: 1, heads: 2, feed_forward: 64}}
     sources:
       movies: {path: movies.jsonl}
     target:
@@ -60,9 +60,8 @@ pipelines:
 
 
 def write_writing_project(folder: Path) -> Path:
-    """As `write_project`, of a network that writes."""
+    """As `write_project`, of a new network that writes."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_seq2seq(folder / "backbone")
     for seed, name in enumerate(("movies", "products")):
         rows = numbered(reviews(60, seed), name)
         told = [{"text": row["text"], "translation": row["label"]} for row in rows]

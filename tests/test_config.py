@@ -134,7 +134,7 @@ BAD = [
     ("bad baseline", "    promotion:\n",
      "    evaluation:\n      baselines:\n      - majority\n      - magic\n    promotion:\n",
      "magic",
-     ["'evaluation.baselines.1'", '"magic"', "'majority', 'source_only' or 'target_only'"]),
+     ["'evaluation.baselines.1'", '"magic"', "'majority', 'copy', 'source_only' or 'target_only'"]),
     ("bad model name", "model: reviews", "model: my reviews", "my reviews",
      ["'promotion.model'", '"my reviews"', "pattern"]),
     ("bad name of a domain", "      movies:", "      my movies:", "my movies",
@@ -209,6 +209,18 @@ CROSS = [
      ["lora keeps every layer", "remove freeze"]),
     ("weights of an unknown task", "kind: fine_tuning",
      "kind: multi_task\n      weights: {news: 2}", ["paradigm.weights names 'news'"]),
+    ("no backbone", "{path: backbones/tiny}", "{}", ["give either path, or new"]),
+    ("two backbones", "{path: backbones/tiny}", "{path: tiny, new: {}}",
+     ["give either path, or new"]),
+    ("heads that do not divide", "{path: backbones/tiny}",
+     "{new: {width: 100, heads: 3}}", ["width 100 is no multiple of heads 3"]),
+    ("a copy of what has labels", "    paradigm:",
+     "    evaluation: {baselines: [copy]}\n    paradigm:",
+     ["text_classification has no 'copy'", "accepted: majority, source_only, target_only"]),
+    ("a majority of what is written",
+     "kind: text_classification\n      labels: [negative, positive]",
+     "kind: translation\n    evaluation: {baselines: [majority]}",
+     ["translation has no 'majority'", "accepted: copy"]),
     ("a value with two labels", "path: data/products",
      "path: data/products\n        label_rule: {negative: [0, 1], positive: [1]}",
      ["both 'negative' and 'positive' are given '1'"]),
@@ -245,6 +257,21 @@ def test_what_does_not_go_together(file: Path, old: str, new: str, says: list[st
     assert int(where) >= line_of(text, "  reviews:")
     for part in says:
         assert part in rest
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("paradigm={kind: domain_adaptation, method: information}", "information is about labels"),
+        ("paradigm={kind: fine_tuning, head: prototypes}", "prototypes are of labels"),
+        ("paradigm={kind: meta_learning, method: prototypical}", "prototypes are of labels"),
+        ("paradigm={kind: meta_learning, ways: 2}", "'movies' has 0 labels"),
+        ("training.early_stopping={watch: text}", "translation has none; accepted: labels"),
+    ],
+)
+def test_what_is_about_labels(file: Path, override: str, says: str) -> None:
+    """Where text is written there are none, and what is about them is refused."""
+    assert says in refusal(file, TEXT, "application={kind: translation}", override)
 
 
 def test_the_first_error_is_named(file: Path) -> None:
