@@ -12,7 +12,7 @@ from tasks.learning.applications import AnyApplication
 from tasks.learning.contracts import Config
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Format = Literal["jsonl", "csv", "tsv", "parquet", "conll", "cluener"]
+Format = Literal["jsonl", "csv", "tsv", "parquet", "conll", "cluener", "mo", "po"]
 
 
 class Conflict(ValueError):
@@ -66,6 +66,10 @@ class Domain(Config):
     application: AnyApplication | None = None
     """What this source's labels are, where they differ from the target's; they then have a head of
     their own. null: the pipeline's application."""
+    files: str | None = None
+    """Which files below the folder are read, all as one: `**/locale/ug/LC_MESSAGES/*.mo`, where `*`
+    is any name and `**` any folders. null: files that are named train, dev, test or unlabelled, or
+    the only one."""
     format: Format | None = None
     """How the files are to be read; null: by their names' endings."""
     header: tuple[str, ...] | None = None

@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+import struct
 import sys
 import zlib
 from collections import Counter
@@ -28,6 +29,9 @@ class File:
     place: str
     """How the user wrote it, for messages."""
     split: str | None
+    name: str
+    """What its rows are called after: `train.jsonl`, or where it lies below a folder that is
+    searched."""
 
 
 Records = Iterator[tuple[int, Mapping[str, Any]]]
@@ -158,6 +162,28 @@ def _cluener(file: File, _header: Sequence[str] | None) -> Records:
         yield number, {"tokens": characters, "tags": tags}
 
 
+def _gettext(file: File, _header: Sequence[str] | None) -> Records:
+    """A .po or .mo file's strings and their translations, as `text` and `translation`.
+
+    Left out are strings not yet translated or only guessed (fuzzy), and those with a plural or a
+    context, whose text alone does not say which translation is meant.
+    """
+    import polib
+
+    try:
+        if suffix(file.path) == ".mo":
+            entries = polib.mofile(str(file.path))
+        else:
+            entries = polib.pofile(_content(file)).translated_entries()
+    except (OSError, ValueError, IndexError, struct.error) as error:
+        raise DataError(f"{file.place}: damaged gettext file ({error})") from error
+    for number, entry in enumerate(entries, 1):
+        plain = not (entry.msgid_plural or entry.msgctxt)
+        if plain and entry.msgid and entry.msgstr:
+            line = getattr(entry, "linenum", number)  # a .mo file has no lines
+            yield line, {"text": entry.msgid, "translation": entry.msgstr}
+
+
 READERS: dict[str, Callable[[File, Sequence[str] | None], Records]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
@@ -167,6 +193,8 @@ READERS: dict[str, Callable[[File, Sequence[str] | None], Records]] = {
     ".txt": _tsv,
     ".parquet": _parquet,
     ".cluener": _cluener,
+    ".mo": _gettext,
+    ".po": _gettext,
     ".conll": _conll,
     ".bio": _conll,
     ".iob": _conll,

@@ -57,7 +57,11 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
         SourceUnavailable: see `fetch`.
         DataError: a folder without data files.
     """
-    files = data_files(fetch(domain.path, domain.revision, "datasets"), domain.path)
+    found = fetch(domain.path, domain.revision, "datasets")
+    if domain.files is None:
+        files = data_files(found, domain.path)
+    else:
+        files = matching(found, domain.path, domain.files)
     return Stage(
         name="ingest",
         subject=name,
@@ -70,7 +74,7 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
             "rule_order": list(domain.label_rule or {}),
             **domain.model_dump(mode="json", include=SHAPING),
         },
-        inputs={f"{f.split or ''}/{f.path.name}": store.file_digest(f.path) for f in files},
+        inputs={f"{f.split or ''}/{f.name}": store.file_digest(f.path) for f in files},
         compute=lambda folder: ingest(files, domain, application, folder),
     )
 
@@ -82,7 +86,7 @@ def data_files(path: Path, place: str) -> list[File]:
         DataError: no data file, several that are not named so, or two of one split.
     """
     if path.is_file():
-        return [File(path, place, None)]
+        return [File(path, place, None, path.name)]
     found = [p for p in sorted(path.iterdir()) if p.is_file() and suffix(p) in READERS]
     named = [(SPLITS[s], p) for p in found if (s := SHARD.sub("", stem(p)).lower()) in SPLITS]
     for split, count in Counter(split for split, _ in named).items():
@@ -90,13 +94,29 @@ def data_files(path: Path, place: str) -> list[File]:
         if count > 1 and not all(SHARD.search(stem(p)) for p in alike):
             raise DataError(f"{place}: {alike[0].name} and {alike[1].name} are both '{split}'")
     if named:
-        return [File(p, f"{place}/{p.name}", split) for split, p in named]
+        return [File(p, f"{place}/{p.name}", split, p.name) for split, p in named]
     if len(found) == 1:
-        return [File(found[0], f"{place}/{found[0].name}", None)]
+        return [File(found[0], f"{place}/{found[0].name}", None, found[0].name)]
     raise DataError(
         f"{place}: expected files named train, validation (or dev), test, unlabelled, or one data "
         f"file ({', '.join(READERS)}; .gz too); found: {some([p.name for p in found])}"
     )
+
+
+def matching(folder: Path, place: str, pattern: str) -> list[File]:
+    """The files below a folder that a pattern names, none with a split of its own.
+
+    Raises:
+        ConfigError: the pattern leads out of the folder.
+        DataError: there is none.
+    """
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise ConfigError(f"{place}: files '{pattern}' must stay below the path")
+    found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    if not found:
+        raise DataError(f"{place}: no file matches files '{pattern}'")
+    names = [path.relative_to(folder).as_posix() for path in found]
+    return [File(path, f"{place}/{n}", None, n) for path, n in zip(found, names, strict=True)]
 
 
 def ingest(files: Sequence[File], domain: Domain, application: Application, folder: Path) -> None:
@@ -125,7 +145,7 @@ def ingest(files: Sequence[File], domain: Domain, application: Application, fold
                 if None in relabelled.values():
                     left_out += 1
                     continue
-            row = {"file": file.path.name, "row": number, **values, "split": file.split}
+            row = {"file": file.name, "row": number, **values, "split": file.split}
             for name, column in columns.items():
                 column.append(row[name])
     if not columns["row"]:

@@ -13,12 +13,14 @@ from tasks import ingest, store
 from tasks.domain import Domain, Range
 from tasks.errors import ConfigError, DataError, SourceUnavailable
 from tasks.learning.applications.text_classification import TextClassification
+from tasks.learning.applications.translation import Translation
+from tasks.learning.contracts import Application
 
 GOOD = '{"text": "Great picture!", "label": "positive"}\n'
 
 
 def rows(
-    path: Path, application: TextClassification, **options: Any
+    path: Path, application: Application, **options: Any
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     planned = ingest.stage("reviews", Domain(path=str(path), **options), application)
     output = store.produce(planned.name, planned.key, planned.compute)
@@ -233,6 +235,60 @@ def test_ambiguous_folders(tmp_path: Path, classification: TextClassification) -
     assert "found: a.jsonl, b.csv" in refused(other, classification)
 
 
+PO = """\
+msgid ""
+msgstr "Content-Type: text/plain; charset=UTF-8\\n"
+
+msgid "Cancel"
+msgstr "ۋاز كەچ"
+
+#, fuzzy
+msgid "Guessed"
+msgstr "?"
+
+msgid "Not yet"
+msgstr ""
+
+msgctxt "verb"
+msgid "Open"
+msgstr "ئاچ"
+
+msgid "%d file"
+msgid_plural "%d files"
+msgstr[0] "%d ھۆججەت"
+
+msgid "Long"
+" text"
+msgstr "ئۇزۇن تېكىست"
+"""
+
+
+def test_gettext(tmp_path: Path) -> None:
+    """Strings of .po and .mo files below a folder, all as one, each with a place of its own."""
+    import polib
+
+    for place in ("django", "wagtail/admin"):
+        folder = tmp_path / place / "locale" / "ug"
+        folder.mkdir(parents=True)
+        polib.pofile(PO).save_as_mofile(str(folder / "django.mo"))
+    (tmp_path / "readme.txt").write_text("nothing to read", encoding="utf-8")
+    (tmp_path / "strings.po").write_text(PO, encoding="utf-8")
+    translation = Translation(kind="translation")
+    pairs = [("Cancel", "ۋاز كەچ"), ("Long text", "ئۇزۇن تېكىست")]
+    po, _ = rows(tmp_path / "strings.po", translation)
+    assert [(row["text"], row["translation"]) for row in po] == pairs
+    assert [row["row"] for row in po] == [4, 22]
+    mo, _ = rows(tmp_path, translation, files="**/locale/ug/*.mo")
+    assert [(row["text"], row["translation"]) for row in mo] == pairs * 2
+    assert {row["file"] for row in mo} == {
+        "django/locale/ug/django.mo",
+        "wagtail/admin/locale/ug/django.mo",
+    }
+    for pattern, says in (("**/tr/*.mo", "no file matches"), ("../*", "must stay below")):
+        with pytest.raises((DataError, ConfigError), match=says):
+            rows(tmp_path, translation, files=pattern)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
@@ -257,6 +313,8 @@ def test_ambiguous_folders(tmp_path: Path, classification: TextClassification) -
         ("a.csv", b'text,label\na,b\n"a,b\nc,d\n', "a.csv:3: not CSV"),
         ("a.csv", b"text,text\na,b\n", "a.csv:1: column 'text' appears more than once"),
         ("a.parquet", b"PAR1 broken", "a.parquet: damaged Parquet"),
+        ("a.mo", b"no gettext", "a.mo: damaged gettext file"),
+        ("a.po", b"nonsense\n", "a.po: damaged gettext file"),
         ("a.xlsx", b"x", "a.xlsx: unknown format; accepted: .jsonl"),
     ],
 )
