@@ -15,6 +15,7 @@ from flows.console import console
 NOTES = {
     "majority": "the most frequent label",
     "copy": "the text as it is",
+    "lead": "the text's first sentences",
     "source_only": "trained on the source, not on the target",
     "target_only": "trained on the target's labels alone",
     "transfer": "from the source to the target",

@@ -19,7 +19,7 @@ from tasks.learning.paradigms import AnyParadigm
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-Baseline = Literal["majority", "copy", "source_only", "target_only"]
+Baseline = Literal["majority", "copy", "lead", "source_only", "target_only"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -151,7 +151,8 @@ class Evaluation(Config):
     """The score that decides; null: the application's own choice."""
     baselines: tuple[Baseline, ...] | None = None
     """What is scored beside the transfer on the same test rows; null: what needs no learning
-    (majority: the most frequent label; copy: the text as it is), `source_only` and `target_only`.
+    (majority: the most frequent label; copy: the text as it is; lead: its first
+    sentences), `source_only` and `target_only`.
     `source_only` needs `source_training`, and a source with the target's labels."""
     resamples: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap resamples behind every interval."""

@@ -67,7 +67,7 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
         subject=name,
         config={
             "fields": {
-                f: [rule.values is not None, rule.items, rule.tags]
+                f: [rule.values is not None, rule.items, rule.several, rule.tags]
                 for f, rule in application.fields.items()
             },
             "inputs": application.inputs,
@@ -229,6 +229,8 @@ def _rows(
             value, rule = record.get(column), application.fields.get(field, GROUP)
             if rule.items:
                 value = _joined(value, in_bio if rule.tags else str)
+            if rule.several:
+                value = _lines(value)
             row[field] = _text(value, rule.values is not None, file, number, column)
         if domain.group_separator and row["group"] is not None:
             row["group"] = row["group"].partition(domain.group_separator)[0]
@@ -248,6 +250,14 @@ def _joined(value: Any, written: Callable[[str], str]) -> Any:
         return value
     items = ["" if item is None else str(item) for item in value]
     return " ".join(written(BLANKS.sub("_", item)) for item in items)
+
+
+def _lines(value: Any) -> Any:
+    """["A short one.", "Another."] -> a line each; a text's own line breaks become blanks."""
+    texts = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in texts):
+        return value
+    return "\n".join(BLANKS.sub(" ", text.strip()) for text in texts)
 
 
 def in_bio(tag: str) -> str:

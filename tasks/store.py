@@ -26,7 +26,7 @@ from tasks.errors import StoreError
 
 LIBRARIES = (
     *("torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft"),
-    *("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "sacrebleu"),
+    *("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "sacrebleu", "rouge_score"),
     "great-expectations",
 )
 MANIFEST = "manifest.json"

@@ -29,15 +29,21 @@ TRANSLATED: list[Row] = [
     for word in ("phone", "camera", "book")
     for opinion in ("bad", "great", "so")
 ]
+SUMMARIZED: list[Row] = [
+    {"text": row["text"], "summary": f"{row['translation']}\nso {row['translation']}"}
+    for row in TRANSLATED
+]
 BACKBONES = {
     "text_classification": ("encoder", "seq2seq", "causal"),
     "ner": ("encoder", "seq2seq", "causal"),
     "translation": ("seq2seq", "causal"),
+    "summarization": ("seq2seq", "causal"),
 }
 APPLICATIONS: dict[str, tuple[dict[str, Any], Sequence[Row]]] = {
     "text_classification": ({"labels": ("negative", "positive")}, reviews(12)),
     "ner": ({"labels": ("thing",)}, TAGGED),
     "translation": ({"maximum_new_tokens": 8, "beams": 1}, TRANSLATED),
+    "summarization": ({"maximum_new_tokens": 8, "beams": 1}, SUMMARIZED),
 }
 """Kind -> its settings, and rows it can learn from."""
 PARADIGMS: dict[str, list[dict[str, Any]]] = {

@@ -55,6 +55,8 @@ class Rule:
     """The accepted values; None for free text."""
     items: bool = False
     """A list in the data; kept as its items with one blank between."""
+    several: bool = False
+    """A text, or a list of texts in the data, any of which is right; kept a line each."""
     tags: bool = False
     """Each item is O, or B- or I- and a label; `label_rule` maps the labels."""
     pattern: str | None = None
