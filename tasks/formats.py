@@ -13,7 +13,7 @@ import struct
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,21 +162,31 @@ def _cluener(file: File, _header: Sequence[str] | None) -> Records:
         yield number, {"tokens": characters, "tags": tags}
 
 
-def _gettext(file: File, _header: Sequence[str] | None) -> Records:
-    """A .po or .mo file's strings and their translations, as `text` and `translation`.
+def _po(file: File, _header: Sequence[str] | None) -> Records:
+    """Gettext's strings and their translations; what is not translated, or guessed, is left out."""
+    import polib
 
-    Left out are strings not yet translated or only guessed (fuzzy), and those with a plural or a
-    context, whose text alone does not say which translation is meant.
-    """
+    try:  # the new line keeps polib from taking the content for a file's name
+        entries = polib.pofile(_content(file) + "\n").translated_entries()
+    except (OSError, ValueError, IndexError) as error:
+        raise DataError(f"{file.place}: damaged gettext file ({error})") from error
+    yield from _gettext(entries)
+
+
+def _mo(file: File, _header: Sequence[str] | None) -> Records:
+    """The same, compiled."""
     import polib
 
     try:
-        if suffix(file.path) == ".mo":
-            entries = polib.mofile(str(file.path))
-        else:
-            entries = polib.pofile(_content(file)).translated_entries()
+        entries = polib.mofile(_data(file))
     except (OSError, ValueError, IndexError, struct.error) as error:
         raise DataError(f"{file.place}: damaged gettext file ({error})") from error
+    yield from _gettext(entries)
+
+
+def _gettext(entries: Iterable[Any]) -> Records:
+    """`text` and `translation` of each entry but those with a plural or a context, whose text alone
+    does not say which translation is meant."""
     for number, entry in enumerate(entries, 1):
         plain = not (entry.msgid_plural or entry.msgctxt)
         if plain and entry.msgid and entry.msgstr:
@@ -193,8 +203,8 @@ READERS: dict[str, Callable[[File, Sequence[str] | None], Records]] = {
     ".txt": _tsv,
     ".parquet": _parquet,
     ".cluener": _cluener,
-    ".mo": _gettext,
-    ".po": _gettext,
+    ".mo": _mo,
+    ".po": _po,
     ".conll": _conll,
     ".bio": _conll,
     ".iob": _conll,
@@ -211,13 +221,7 @@ def _content(file: File) -> str:
     Raises:
         DataError: empty, truncated, or not UTF-8.
     """
-    data = file.path.read_bytes()
-    if file.path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(f"{file.place}: truncated or damaged gzip ({error})") from error
-    data = data.removeprefix(codecs.BOM_UTF8)
+    data = _data(file).removeprefix(codecs.BOM_UTF8)
     if not data.strip():
         raise DataError(f"{file.place}: the file is empty")
     try:
@@ -228,6 +232,21 @@ def _content(file: File) -> str:
             f"{file.place}:{line}: not UTF-8 (byte 0x{data[error.start]:02x} at offset "
             f"{error.start}); convert the file to UTF-8"
         ) from error
+
+
+def _data(file: File) -> bytes:
+    """The file's bytes, unpacked.
+
+    Raises:
+        DataError: truncated.
+    """
+    data = file.path.read_bytes()
+    if file.path.suffix != ".gz":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{file.place}: truncated or damaged gzip ({error})") from error
 
 
 def suffix(path: Path) -> str:

@@ -107,12 +107,15 @@ def matching(folder: Path, place: str, pattern: str) -> list[File]:
     """The files below a folder that a pattern names, none with a split of its own.
 
     Raises:
-        ConfigError: the pattern leads out of the folder.
+        ConfigError: the pattern leads out of the folder, or is none.
         DataError: there is none.
     """
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise ConfigError(f"{place}: files '{pattern}' must stay below the path")
-    found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    try:
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    except (ValueError, IndexError) as error:
+        raise ConfigError(f"{place}: files '{pattern}' is no pattern ({error})") from error
     if not found:
         raise DataError(f"{place}: no file matches files '{pattern}'")
     names = [path.relative_to(folder).as_posix() for path in found]
@@ -148,6 +151,8 @@ def ingest(files: Sequence[File], domain: Domain, application: Application, fold
             row = {"file": file.name, "row": number, **values, "split": file.split}
             for name, column in columns.items():
                 column.append(row[name])
+    if not columns["row"] and not left_out:
+        raise DataError(f"{domain.path}: no rows in any of its files")
     if not columns["row"]:
         raise DataError(f"{domain.path}: no rows left; label_rule puts all {left_out} in no range")
     types = {name: pa.int64() if name == "row" else pa.string() for name in columns}
@@ -236,6 +241,8 @@ def _rows(
             row["group"] = row["group"].partition(domain.group_separator)[0]
         row["group"] = row["group"] or None
         yield number, row
+    if count == 0 and domain.files is not None:
+        return  # one of many, which may have none
     if count == 0:
         raise DataError(f"{file.place}: no rows")
     if missing := [column for column in wanted.values() if column not in present]:

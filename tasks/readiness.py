@@ -113,14 +113,14 @@ def episodes(pipeline: Pipeline, split: store.Output) -> None:
         ConfigError: a source has not rows enough for one.
     """
     from tasks.learning.batches import Stream, Streams
+    from tasks.learning.episodes import classes_of
 
     if pipeline.paradigm.reads_target:
         return
 
     def stream(name: str) -> Stream:
-        application = pipeline.application_of(name)
         found = training.read_rows(split.file(f"{name}/train.parquet"))
-        classes = [application.classes(row) & set(application.labels) for row in found]
+        classes = [classes_of(pipeline.application_of(name), row) for row in found]
         untold: list[Example] = [{"input_ids": [0]}] * len(found)
         return Stream(
             pipeline.task(name), untold, pad_id=0, budget=1, seed=pipeline.seed, classes=classes

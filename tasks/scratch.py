@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tasks import store
 from tasks.config import NewBackbone, Pipeline
+from tasks.learning.applications.generation import Generation
 from tasks.stage import Stage
 from tasks.training import read_rows
 
@@ -51,13 +52,14 @@ def stage(pipeline: Pipeline, split: store.Output) -> Stage:
 
 
 def texts(pipeline: Pipeline, split: store.Output) -> Iterator[str]:
-    """All free text of the rows that may be learned from."""
+    """All free text of the rows that may be learned from, and what is put before it."""
     for domain in pipeline.domains:
         application = pipeline.application_of(domain)
         free = [name for name, rule in application.fields.items() if not (rule.values or rule.tags)]
+        prefix = application.prefix if isinstance(application, Generation) else ""
         for part in ("train", "unlabelled"):
             for row in read_rows(split.file(f"{domain}/{part}.parquet")):
-                yield from (row[name] for name in free if row[name])
+                yield from (prefix + row[name] for name in free if row[name])
 
 
 def vocabulary(texts: Iterator[str], size: int) -> PreTrainedTokenizerFast:

@@ -42,14 +42,14 @@ class Encoder:
     def stream(self, task: str, rows: Sequence[Row], *, supervised: bool = True) -> Stream:
         """Batches of these rows; unsupervised ones have no labels, whatever the rows have."""
         from tasks.learning.batches import Stream
+        from tasks.learning.episodes import classes_of
 
         application = self.pipeline.tasks[task]
-        labels = set(application.labels)
         return Stream(
             task,
             self.examples(task, rows, supervised=supervised),
             pad_id=self.learner.tokenizer.pad_token_id,
             budget=self.budget,
             seed=self.pipeline.seed,
-            classes=[application.classes(row) & labels for row in rows] if supervised else (),
+            classes=[classes_of(application, row) for row in rows] if supervised else (),
         )

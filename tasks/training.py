@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from tasks import progress
 from tasks.config import Pipeline, Training
 from tasks.errors import ConfigError
@@ -137,6 +139,13 @@ def fit(
     checkpoint.forget(folder)
 
 
+LOADING_FAILS = (
+    *(AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+    SafetensorError,
+)
+"""What transformers raises for a folder that holds no model it knows, or a damaged one."""
+
+
 def training_key(training: Training, unused: Collection[str] = ()) -> dict[str, Any]:
     """What of these settings the weights follow from; checkpoints change none."""
     return training.model_dump(mode="json", exclude={"checkpoint_every", *unused})
@@ -187,11 +196,9 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
 
     Raises:
         UnsafeBackbone: see `check_safe`.
-        ConfigError: it cannot be loaded, is no encoder that can take a batch of texts, or they may
-            be too long.
+        ConfigError: it cannot be loaded, or does not go with an application.
     """
     import torch
-    from safetensors import SafetensorError
 
     from tasks.learning.learner import new_learner
     from tasks.learning.safety import UnsafeBackbone
@@ -201,7 +208,7 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
         learner = new_learner(origin.backbone, pipeline.tasks)
     except UnsafeBackbone:
         raise
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+    except LOADING_FAILS as error:
         first = str(error).strip().partition("\n")[0][:200]
         raise ConfigError(f"{origin.backbone}: transformers cannot load it ({first})") from error
     if origin.heads is not None:
@@ -209,22 +216,12 @@ def start(pipeline: Pipeline, origin: Origin) -> Learner:
         if not pipeline.sources_share_task:
             for name in reversed(pipeline.sources):  # the first one's word is the last
                 learner.inherit(pipeline.application.kind, pipeline.task(name))
-    for application in pipeline.tasks.values():
-        if not application.labels and learner.backbone.kind == "encoder":
-            raise ConfigError(
-                f"{origin.backbone}: {application.kind} writes text, and this is an encoder alone; "
-                "accepted: a seq2seq or causal backbone"
-            )
     if not learner.tokenizer.is_fast:
         raise ConfigError(f"{origin.backbone}: its tokenizer has no fast version (tokenizer.json)")
     if learner.tokenizer.pad_token_id is None:
         raise ConfigError(f"{origin.backbone}: its tokenizer has no padding token")
-    limit = learner.backbone.maximum_positions
     for task, application in pipeline.tasks.items():
-        if limit is not None and application.maximum_tokens > limit:
+        for complaint in application.complaints(learner.backbone, learner.tokenizer):
             where = f"sources.{task}." if task in pipeline.sources else ""
-            raise ConfigError(
-                f"{where}application.maximum_tokens is {application.maximum_tokens}, but the "
-                f"backbone takes at most {limit}"
-            )
+            raise ConfigError(f"{where}{complaint}")
     return learner

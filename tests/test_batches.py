@@ -78,6 +78,14 @@ def test_budget(budget: int) -> None:
     assert tokens <= padded < 1.4 * tokens
 
 
+def test_what_is_written_counts() -> None:
+    """The tokens of a reply are computed as well as those that are read; a word's tag is none."""
+    reply = Example(input_ids=[1, 2], labels=[3, 4, 5])
+    tagged = Example(input_ids=[1, 2], labels=[0, IGNORED], words=[1, 0])
+    lengths = [batches.length(one) for one in (reply, tagged, Example(input_ids=[1], labels=1))]
+    assert lengths == [5, 2, 1]
+
+
 def test_longer_than_the_budget() -> None:
     """A row longer than the budget is a batch of its own, not lost."""
     assert cut([0, 1, 2], np.array([3, 70, 3]), 64) == [[0], [1], [2]]

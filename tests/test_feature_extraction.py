@@ -14,6 +14,7 @@ from tasks.config import Pipeline
 from tasks.learning import loop, prediction
 from tasks.learning.applications.ner import Ner
 from tasks.learning.applications.text_classification import TextClassification
+from tasks.learning.applications.translation import Translation
 from tasks.learning.batches import Stream, Streams
 from tasks.learning.contracts import Example
 from tasks.learning.learner import Learner, load_learner, new_learner
@@ -45,6 +46,29 @@ def train(learner: Learner, examples: list[Example], folder: Path, steps: int = 
     stream = Stream("reviews", examples, pad_id=0, budget=256, seed=1)
     schedule = loop.Schedule(steps=steps, learning_rate=1e-2, precision="float32")
     loop.train(learner, PARADIGM, PARADIGM.plan(Streams(stream)), schedule, folder)
+
+
+WRITTEN = [
+    {"text": "the phone was bad", "translation": "bad phone"},
+    {"text": "a camera", "translation": "a great camera it is"},
+    {"text": "the phone was bad", "translation": "so"},
+]
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "causal"])
+def test_kept_features_of_what_is_written(kind: str, request: pytest.FixtureRequest) -> None:
+    """The same loss as afresh; another reply to the same text is another feature."""
+    from tasks.learning.batches import collate
+
+    application = Translation(kind="translation", maximum_new_tokens=8)
+    torch.manual_seed(0)
+    made = new_learner(request.getfixturevalue(kind), {"written": application}).eval()
+    for rows in (WRITTEN[:2], WRITTEN[1:]):
+        examples = application.encode(rows, made.tokenizer)
+        fresh = made("written", collate(examples, 0))
+        again = made("written", collate(kept(made, "written", rows), 0))
+        torch.testing.assert_close(again.loss, fresh.loss, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(again.features, fresh.features, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("task", "rows"), [("reviews", reviews(10)), ("ner", SENTENCES)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -25,6 +25,12 @@ ROWS = [
     {"text": "the book", "translation": "book"},
     {"text": "a phone was bad", "translation": "so bad a phone"},
 ]
+
+
+class FromItsEnd(Translation):
+    """Reads the end of what is too long."""
+
+    reads: ClassVar[Literal["start", "end"]] = "end"
 
 
 def translation(**options: Any) -> Translation:
@@ -129,6 +135,102 @@ def networks() -> Sequence[Any]:
             )
         ),
     ]
+
+
+def test_a_cut_that_comes_out_longer() -> None:
+    """A character that is several tokens is whole or gone: the prompt is never above its limit."""
+    from tasks.scratch import vocabulary
+
+    tokenizer = vocabulary(iter(["so good"]), 300)
+    for text in ("ئەپ تەڭشىكى", "漢字かな", "🦊🦊🦊🦊"):
+        for limit in range(3, 12):
+            for kind in (Translation, FromItsEnd):
+                application = kind(kind="translation", maximum_tokens=limit)
+                (example,) = application.encode([{"text": text}], tokenizer, supervised=False)
+                assert len(example["input_ids"]) <= limit
+
+
+def complaints(folder: Path, application: Translation, **changes: Any) -> list[str]:
+    made = learner(folder, application)
+    for name, value in changes.items():
+        setattr(made.tokenizer, name, value)
+    return list(application.complaints(made.backbone, made.tokenizer))
+
+
+def test_what_does_not_go_with_the_backbone(backbone: Path, seq2seq: Path, causal: Path) -> None:
+    """An encoder, no end, no room for a text, and more tokens than there are positions."""
+    assert complaints(seq2seq, translation()) == complaints(causal, translation()) == []
+    (said,) = complaints(backbone, translation())
+    assert "is an encoder alone; accepted: a seq2seq or causal one" in said
+    (said,) = complaints(causal, translation(), eos_token=None)
+    assert "no token that ends a text" in said
+    (said,) = complaints(causal, translation(prefix="the movie was ", maximum_tokens=3))
+    assert "maximum_tokens is 3, which the prefix" in said
+    assert complaints(causal, translation(maximum_tokens=256, maximum_new_tokens=256)) == []
+    (said,) = complaints(causal, translation(maximum_tokens=257, maximum_new_tokens=256))
+    assert "the backbone takes at most 512 of both together" in said
+
+
+def test_a_projection_that_was_never_trained(causal: Path, tmp_path: Path) -> None:
+    """A network whose files lack what it writes with would write at random."""
+    from transformers import AutoModel, AutoTokenizer
+
+    AutoModel.from_pretrained(causal).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(causal).save_pretrained(tmp_path)
+    (said,) = complaints(tmp_path, translation())
+    assert "lack lm_head.weight" in said
+
+
+def odd_networks() -> Sequence[Any]:
+    """Those with a step between states and vocabulary, or that look ahead."""
+    import transformers as hf
+
+    torch.manual_seed(0)
+    small = {"vocab_size": 60, "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+    return [
+        hf.GraniteForCausalLM(hf.GraniteConfig(**small, **heads, logits_scaling=8.0)),
+        hf.UMT5ForConditionalGeneration(
+            hf.UMT5Config(
+                vocab_size=60, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2,
+                decoder_start_token_id=0, tie_word_embeddings=True,
+            )
+        ),
+        hf.XLNetLMHeadModel(
+            hf.XLNetConfig(vocab_size=60, d_model=32, n_layer=2, n_head=2, d_inner=64)
+        ),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("network", odd_networks(), ids=lambda n: type(n).__name__)
+def test_networks_with_steps_of_their_own(network: Any) -> None:
+    """They are told apart from those that write as is thought here."""
+    assert not Backbone(network).reads_and_writes()
+
+
+@pytest.mark.parametrize("network", networks(), ids=lambda n: type(n).__name__)
+def test_networks_that_write(network: Any) -> None:
+    """As is thought here, whatever mode they are in, which stays as it is."""
+    backbone = Backbone(network.train())
+    assert backbone.reads_and_writes()
+    assert backbone.training
+
+
+def test_a_checkpoint_does_not_say_how_to_write(seq2seq: Path, tmp_path: Path) -> None:
+    """Its generation_config.json forces and forbids tokens that were learned otherwise here."""
+    import json
+    import shutil
+
+    folder = tmp_path / "told"
+    shutil.copytree(seq2seq, folder)
+    settings = {"forced_bos_token_id": 5, "min_length": 7, "repetition_penalty": 9.0}
+    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    application = translation()
+    plain, told = moved(learner(seq2seq, application)), learner(folder, application)
+    told.heads.load_state_dict(plain.heads.state_dict())
+    assert prediction.predict(told, "translation", ROWS) == prediction.predict(
+        plain, "translation", ROWS
+    )
 
 
 @pytest.mark.parametrize("network", networks(), ids=lambda n: type(n).__name__)
@@ -243,7 +345,9 @@ def test_kinds(backbone: Path, seq2seq: Path, causal: Path) -> None:
     """What each network can do, and how many layers it has, an encoder's below a decoder's."""
     found = [load_backbone(path) for path in (backbone, seq2seq, causal)]
     assert [one.kind for one in found] == ["encoder", "seq2seq", "causal"]
-    assert [len(one.layers()) for one in found] == [2, 4, 2]
+    assert [len(one.layers()) for one in found] == [2, 2, 2]  # only the encoder's read
     t5 = found[1]
+    t5.writes = True
+    assert len(t5.layers()) == 4
     assert t5.layers()[0] is t5.network.encoder.block[0]
     assert t5.layers()[-1] is t5.network.decoder.block[-1]

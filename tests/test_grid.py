@@ -15,6 +15,7 @@ from tasks.learning import loop, prediction
 from tasks.learning.applications import AnyApplication
 from tasks.learning.batches import Stream, Streams
 from tasks.learning.contracts import Application, Paradigm, Row
+from tasks.learning.episodes import classes_of
 from tasks.learning.learner import Learner, load_learner, new_learner
 from tasks.learning.paradigms import AnyParadigm
 from tests.tiny import reviews, score
@@ -99,7 +100,7 @@ def train(
     def stream(task: str, *, supervised: bool = True) -> Stream:
         application = learner.tasks[task]
         examples = application.encode(rows[task], learner.tokenizer, supervised=supervised)
-        classes = [application.classes(row) & set(application.labels) for row in rows[task]]
+        classes = [classes_of(application, row) for row in rows[task]]
         return Stream(task, examples, pad_id=0, budget=64, seed=3, classes=classes)
 
     folder.mkdir()

@@ -278,13 +278,21 @@ def test_gettext(tmp_path: Path) -> None:
     po, _ = rows(tmp_path / "strings.po", translation)
     assert [(row["text"], row["translation"]) for row in po] == pairs
     assert [row["row"] for row in po] == [4, 22]
+    empty = tmp_path / "empty" / "locale" / "ug"
+    empty.mkdir(parents=True)
+    polib.MOFile().save(str(empty / "django.mo"))  # one of many may have none
     mo, _ = rows(tmp_path, translation, files="**/locale/ug/*.mo")
     assert [(row["text"], row["translation"]) for row in mo] == pairs * 2
     assert {row["file"] for row in mo} == {
         "django/locale/ug/django.mo",
         "wagtail/admin/locale/ug/django.mo",
     }
-    for pattern, says in (("**/tr/*.mo", "no file matches"), ("../*", "must stay below")):
+    for pattern, says in (
+        ("**/tr/*.mo", "no file matches"),
+        ("../*", "must stay below"),
+        ("", "is no pattern"),
+        ("empty/**/*.mo", "no rows in any of its files"),
+    ):
         with pytest.raises((DataError, ConfigError), match=says):
             rows(tmp_path, translation, files=pattern)
 

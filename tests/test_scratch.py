@@ -37,4 +37,6 @@ def test_the_network_follows_from_the_seed() -> None:
     assert not torch.equal(one.model.shared.weight, other.model.shared.weight)
     assert one.get_output_embeddings().weight is one.model.shared.weight
     backbone = Backbone(one)
+    backbone.writes = True
+    assert backbone.reads_and_writes()
     assert (backbone.kind, backbone.width, len(backbone.layers())) == ("seq2seq", 32, 4)

@@ -57,10 +57,9 @@ def test_sentences() -> None:
 
 
 def test_the_first_summary_is_learned() -> None:
-    """Of several; a prefix stands in front of the text alone."""
-    told = Summarization(kind="summarization", prefix="summarize: ")
-    assert told.prompt(ROWS[1]) == "summarize: One sentence"
-    assert told.reply(ROWS[1]) == "A sentence"
+    """Of several."""
+    assert SUMMARIZATION.read(ROWS[1]) == "One sentence"
+    assert SUMMARIZATION.reply(ROWS[1]) == "A sentence"
 
 
 def test_rows(tmp_path: Path) -> None:

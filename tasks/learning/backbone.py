@@ -60,10 +60,14 @@ class Backbone(nn.Module):
     projection onto its vocabulary.
     """
 
-    def __init__(self, model: Any) -> None:
-        """Wrap a loaded network."""
+    def __init__(self, model: Any, untrained: Sequence[str] = ()) -> None:
+        """Wrap a loaded network; `untrained` are the weights that its files lack."""
         super().__init__()
         self.model: Any = model  # a PreTrainedModel, or peft's wrapper around one
+        self.untrained = list(untrained)
+        self.writes = False  # whether a task uses the decoder of a seq2seq network
+        if hasattr(model, "generation_config"):  # how to write is the application's to say
+            model.generation_config = GenerationConfig()
 
     @property
     def kind(self) -> Literal["encoder", "seq2seq", "causal"]:
@@ -191,6 +195,32 @@ class Backbone(nn.Module):
             corrected.remove()
         return ids[:, input_ids.shape[1] if self.kind == "causal" else 1 :]
 
+    def reads_and_writes(self) -> bool:
+        """Whether `decode` and `project` do what the network itself does, and no label is predicted
+        from a later one: tried on one short text, since networks have steps of their own."""
+        device = next(self.model.parameters()).device
+        text = torch.tensor([[5, 6, 7]], device=device)
+        labels = torch.tensor([[8, 9, 10]], device=device)
+        other = torch.tensor([[8, 11, 12]], device=device)
+        mask = torch.ones_like(text)
+        was = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                found = self.project(self.decode(text, mask, labels)[1])
+                again = self.project(self.decode(text, mask, other)[1])
+                if self.kind == "seq2seq":
+                    own = self.network(input_ids=text, labels=labels).logits
+                else:
+                    own = self.network(torch.cat([text, labels], 1)).logits[:, 2:-1]
+        except (RuntimeError, TypeError, AttributeError):
+            return False
+        finally:
+            self.train(was)
+        near = 1e-3 * float(own.abs().max())
+        blind = found[:, :2].allclose(again[:, :2], atol=near)
+        return blind and bool(own.allclose(found, atol=near))
+
     @property
     def network(self) -> Any:
         """The transformers model itself, without peft's wrapper; adapters are in its layers."""
@@ -206,11 +236,13 @@ class Backbone(nn.Module):
         return self.model  # type: ignore[no-any-return]
 
     def layers(self) -> Sequence[nn.Module]:
-        """The stack of transformer layers, lowest first; a decoder's are above its encoder's."""
+        """The stack of transformer layers, lowest first; above an encoder's are those of its
+        decoder, where a task writes."""
         network = self.network
-        if self.kind == "seq2seq":
-            return [*stack(network.get_encoder()), *stack(network.get_decoder())]
-        return stack(network)
+        if self.kind != "seq2seq":
+            return stack(network)
+        decoder = stack(network.get_decoder()) if self.writes else []
+        return [*stack(network.get_encoder()), *decoder]
 
     def outside(self) -> list[nn.Parameter]:
         """Parameters of no layer: the embeddings, and what the layers share, such as the relative
@@ -295,15 +327,26 @@ def load_backbone(folder: Path) -> Backbone:
     check_safe(folder)
     config = AutoConfig.from_pretrained(folder)
     extra = {"add_pooling_layer": False} if config.model_type in POOLED else {}
-    model = LOADERS[kind_of(config)].from_pretrained(
-        folder, use_safetensors=True, dtype=torch.float32, trust_remote_code=False, **extra
+    model, told = LOADERS[kind_of(config)].from_pretrained(
+        folder,
+        use_safetensors=True,
+        dtype=torch.float32,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **extra,
     )
-    return Backbone(model)
+    return Backbone(model, sorted(told["missing_keys"]))
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a transformers folder; with nothing but a vocab.txt, BERT's WordPiece."""
+    """The tokenizer in a transformers folder; with nothing but a vocab.txt, BERT's WordPiece.
+
+    One without a padding token, as causal networks have them, pads with what ends a text: padding
+    is masked, whatever it is.
+    """
     described = any((folder / name).exists() for name in TOKENIZER_FILES)
     kind = BertTokenizer if not described and (folder / "vocab.txt").exists() else AutoTokenizer
     tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

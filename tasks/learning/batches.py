@@ -47,9 +47,10 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
 
 
 def length(example: Example) -> int:
-    """The tokens of what is read or of what is written, whichever are more."""
+    """The tokens of what is read and of what is to be written; tags of words are no tokens."""
     labels = example.get("labels", 0)
-    return max(len(example["input_ids"]), 0 if isinstance(labels, int) else len(labels))
+    written = 0 if isinstance(labels, int) or "words" in example else len(labels)
+    return len(example["input_ids"]) + written
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

@@ -140,6 +140,9 @@ class Application(Protocol):
     def model_dump(self, *, mode: str, exclude: set[str] | None = None) -> dict[str, Any]:
         """The configuration as JSON (pydantic's)."""
 
+    def complaints(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+        """What in its configuration does not go with the backbone."""
+
     def head(self, width: int) -> nn.Module:
         """A new, untrained head on features of `width`."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 import numpy as np
 
 from tasks.learning.batches import Stream
-from tasks.learning.contracts import Draw, Unfit
+from tasks.learning.contracts import Application, Draw, Row, Unfit
 
 Episode = tuple[Stream, tuple[list[int], list[int]]]
 """Where its rows are from, and which: to adapt on, and to be judged on."""
@@ -81,6 +81,11 @@ class Episodes:
         return episodes
 
 
+def classes_of(application: Application, row: Row) -> Set[str]:
+    """The labels a row counts for; where text is written, all rows count as of one."""
+    return application.classes(row) & set(application.labels) if application.labels else {""}
+
+
 def draw_rows(
     classes: Sequence[Set[str]],
     shots: int,
@@ -91,8 +96,7 @@ def draw_rows(
     """Rows to adapt on and rows to be judged on, none in both.
 
     Args:
-        classes: the labels of each row; rows without any are never drawn, unless none has any
-            (where texts are written): then so many rows are drawn as of one label.
+        classes: the labels of each row; rows without any are never drawn.
         shots: rows of each label in the first set, more where a row has several labels.
         queries: the same of the second.
         ways: how many labels; rows that have others as well are not drawn. None: all.
@@ -102,8 +106,6 @@ def draw_rows(
         Unfit: in ATTEMPTS tries there were never rows enough.
     """
     known = sorted(set[str]().union(*classes))
-    if not known:
-        classes, known = [{""}] * len(classes), [""]
     for _ in range(ATTEMPTS):
         drawn = set(known if ways is None else generator.choice(known, ways, replace=False))
         order = generator.permutation(len(classes)).tolist()

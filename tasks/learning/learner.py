@@ -53,6 +53,7 @@ class Learner(nn.Module):
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.tasks = dict(tasks)
+        backbone.writes = any(not application.labels for application in tasks.values())
         self.heads = ByTask({n: a.head(backbone.width) for n, a in tasks.items()})
         self.extras = nn.ModuleDict()
 

@@ -10,7 +10,7 @@ An application brings `prompt`, `reply` and its scores, and nothing about networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -32,9 +32,14 @@ class Generation(Config):
     reads: ClassVar[Literal["start", "end"]] = "start"
     """Which part of a prompt that is too long is read."""
 
+    kind: str
+    """The application."""
+    prefix: str = ""
+    """What the backbone is told before each text: `summarize: ` for T5, or a tag that names the
+    language to be written, where one backbone writes several."""
     maximum_tokens: Annotated[int, Field(gt=2)] = 128
-    """Longer prompts are cut to so many tokens, counted with the tokenizer's special tokens and
-    the words of its chat template."""
+    """Longer texts are cut so that the prompt has so many tokens, counted with the prefix, the
+    tokenizer's special tokens and the words of its chat template."""
     maximum_new_tokens: Annotated[int, Field(gt=1)] = 64
     """At most so many tokens are written; longer replies to learn from are cut."""
     beams: Annotated[int, Field(gt=0)] = 4
@@ -54,8 +59,8 @@ class Generation(Config):
         """The vocabulary's, which all tasks share."""
         return ()
 
-    def prompt(self, row: Row) -> str:
-        """What is read."""
+    def read(self, row: Row) -> str:
+        """The text that is read."""
         raise NotImplementedError
 
     def reply(self, row: Row) -> str:
@@ -65,6 +70,35 @@ class Generation(Config):
     def classes(self, row: Row) -> set[str]:
         """None."""
         return set()
+
+    def complaints(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+        """A network that cannot write, or not as it is asked to, or texts that may be too long."""
+        if backbone.kind == "encoder":
+            yield (
+                f"application.kind is {self.kind}, which writes text, and the backbone is an "
+                "encoder alone; accepted: a seq2seq or causal one"
+            )
+            return
+        if projection := [name for name in backbone.untrained if "lm_head" in name]:
+            yield f"the backbone's files lack {projection[0]}, so it was never trained to write"
+        if tokenizer.eos_token_id is None:
+            yield "the backbone's tokenizer has no token that ends a text (eos_token)"
+            return
+        if not backbone.reads_and_writes():
+            yield f"{self.kind}: networks of type {backbone.network.config.model_type} do not write"
+        if self._room(tokenizer) < 1:
+            yield (
+                f"application.maximum_tokens is {self.maximum_tokens}, which the prefix and what "
+                "the tokenizer puts around a text fill up; raise it"
+            )
+        limit, joined = backbone.maximum_positions, backbone.kind == "causal"
+        longest = self.maximum_tokens + self.maximum_new_tokens if joined else self.maximum_tokens
+        if limit is not None and max(longest, self.maximum_new_tokens) > limit:
+            yield (
+                f"application.maximum_tokens is {self.maximum_tokens} and maximum_new_tokens "
+                f"{self.maximum_new_tokens}, but the backbone takes at most {limit}"
+                + (" of both together" if joined else "")
+            )
 
     def head(self, width: int) -> nn.Module:
         """A correction of the states that the vocabulary is read from."""
@@ -78,7 +112,7 @@ class Generation(Config):
         """Prompts as the backbone was trained to read them; with `supervised`, replies too."""
         if not rows:
             return []
-        prompts = self._prompts([self.prompt(row) for row in rows], tokenizer)
+        prompts = self._prompts([self.read(row) for row in rows], tokenizer)
         if not supervised:
             return [Example(input_ids=ids) for ids in prompts]
         end = tokenizer.eos_token_id
@@ -95,12 +129,29 @@ class Generation(Config):
         ]
 
     def _prompts(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """Token ids of the prompts, each cut so that what stands around it is whole."""
+        """Token ids of the prompts, each text cut so that what stands around it is whole."""
+        room = self._room(tokenizer)
+        short = shortened(texts, tokenizer, room, self.reads)
+        prompts = self._framed(short, tokenizer)
+        for i, ids in enumerate(prompts):
+            fewer = room
+            while len(ids) > self.maximum_tokens and fewer:  # where a character is several tokens
+                fewer -= len(ids) - self.maximum_tokens
+                cut = shortened([short[i]], tokenizer, max(0, fewer), self.reads)
+                (ids,) = self._framed(cut, tokenizer)
+            prompts[i] = ids
+        return prompts
+
+    def _room(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Tokens that are left for a text."""
+        (around,) = self._framed([""], tokenizer)
+        return self.maximum_tokens - len(around)
+
+    def _framed(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """Token ids of the texts with what stands around them."""
         framed, special = frames(tokenizer), tokenizer.chat_template is None
-        around = tokenizer(framed(""), add_special_tokens=special)["input_ids"]
-        room = max(1, self.maximum_tokens - len(around))
-        short = [framed(text) for text in shortened(texts, tokenizer, room, self.reads)]
-        ids: list[list[int]] = tokenizer(short, add_special_tokens=special)["input_ids"]
+        whole = [framed(self.prefix + text) for text in texts]
+        ids: list[list[int]] = tokenizer(whole, add_special_tokens=special)["input_ids"]
         return ids
 
     def cut(self, example: Example) -> bool:
@@ -209,6 +260,8 @@ def shortened(
     for text, places in zip(texts, found["offset_mapping"], strict=True):
         if len(places) <= tokens:
             short.append(text)
+        elif tokens == 0:
+            short.append("")
         elif kept == "start":
             short.append(text[: places[tokens - 1][1]])
         else:

@@ -7,7 +7,7 @@ tags     B-person I-person O        B-location
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -105,6 +105,15 @@ class Ner(Config):
     def classes(self, row: Row) -> set[str]:
         """The types in a row, and O."""
         return {tag.partition("-")[2] or tag for tag in row["tags"].split(" ")}
+
+    def complaints(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+        """Texts that may be too long."""
+        limit = backbone.maximum_positions
+        if limit is not None and self.maximum_tokens > limit:
+            yield (
+                f"application.maximum_tokens is {self.maximum_tokens}, but the backbone takes at "
+                f"most {limit}"
+            )
 
     def head(self, width: int) -> nn.Module:
         """A classifier on each sub-word's state."""

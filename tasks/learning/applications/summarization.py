@@ -28,8 +28,6 @@ class Summarization(Generation):
 
     kind: Literal["summarization"]
     """The application."""
-    prefix: str = ""
-    """What the backbone is told before each text: `summarize: ` for T5."""
     lead: Annotated[int, Field(gt=0)] = 1
     """The baseline that needs no learning is so many first sentences of the text."""
 
@@ -53,9 +51,9 @@ class Summarization(Generation):
         """`text`"""
         return ("text",)
 
-    def prompt(self, row: Row) -> str:
-        """The text behind the prefix."""
-        return f"{self.prefix}{row['text']}"
+    def read(self, row: Row) -> str:
+        """The text."""
+        return str(row["text"])
 
     def reply(self, row: Row) -> str:
         """The summary; of several, the first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -73,6 +73,15 @@ class TextClassification(Config):
     def classes(self, row: Row) -> set[str]:
         """Its label."""
         return {row["label"]}
+
+    def complaints(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+        """Texts that may be too long."""
+        limit = backbone.maximum_positions
+        if limit is not None and self.maximum_tokens > limit:
+            yield (
+                f"application.maximum_tokens is {self.maximum_tokens}, but the backbone takes at "
+                f"most {limit}"
+            )
 
     def head(self, width: int) -> nn.Module:
         """A classifier on the mean of the text's token states."""

@@ -20,9 +20,6 @@ class Translation(Generation):
 
     kind: Literal["translation"]
     """The application."""
-    prefix: str = ""
-    """What the backbone is told before each text: `translate English to German: ` for T5, or a tag
-    that names the language to be written, where one backbone writes several."""
 
     @property
     def metric(self) -> str:
@@ -44,9 +41,9 @@ class Translation(Generation):
         """`text`"""
         return ("text",)
 
-    def prompt(self, row: Row) -> str:
-        """The text behind the prefix."""
-        return f"{self.prefix}{row['text']}"
+    def read(self, row: Row) -> str:
+        """The text."""
+        return str(row["text"])
 
     def reply(self, row: Row) -> str:
         """The translation."""
