@@ -112,13 +112,6 @@ def remote_code(folder: Path) -> None:
     path.write_text(json.dumps({**config, "auto_map": {"AutoModel": "x.Y"}}), encoding="utf-8")
 
 
-def with_decoder(folder: Path) -> None:
-    from transformers import T5Config, T5Model
-
-    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
-    T5Model(T5Config(vocab_size=60, **sizes)).save_pretrained(folder / "backbone")
-
-
 def without_text(made: list[dict[str, str | None]]) -> None:
     made[6]["text"] = None
 
@@ -196,7 +189,11 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         edit("checkpoint_every: 5", "freeze: 9", "    training:",
              "    pretraining: {steps: 2}\n    training:"),
         ["source_training", "freeze", "9", "3"]),
-    "an encoder with a decoder": (with_decoder, ["backbone", "decoder"]),
+    "an encoder that is to write": (
+        edit("kind: text_classification, labels: [negative, positive]", "kind: translation",
+             "{path: movies.jsonl}", "{path: movies.jsonl, columns: {translation: label}}",
+             "labelled: 24", "columns: {translation: label}, labelled: 24"),
+        ["translation, which writes", "encoder alone", "seq2seq or causal"]),
     "a frozen backbone whose prototypes should move": (
         edit("{kind: fine_tuning}",
              "{kind: meta_learning, method: prototypical, shots: 2, queries: 2, freeze: 3}",

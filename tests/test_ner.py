@@ -219,9 +219,9 @@ def test_scores_agree_with_seqeval() -> None:
     )
 
 
-def test_constant_finds_nothing() -> None:
+def test_the_floor_finds_nothing() -> None:
     """Who never reads the text answers that there is no entity."""
-    answer = MENTION.constant(ROWS)
+    answer, *_ = MENTION.trivial(ROWS, ROWS)
     assert answer == {"spans": []}
     scores = MENTION.scores(MENTION.statistics([answer] * 3, ROWS).sum(0))
     assert float(scores["entity_f1"]) == 0

@@ -141,10 +141,11 @@ def test_correct(classification: TextClassification) -> None:
     assert classification.correct(found, rows).tolist() == [True, False, True]
 
 
-def test_constant(classification: TextClassification) -> None:
+def test_the_floor_is_the_majority(classification: TextClassification) -> None:
     """Who never reads answers the most frequent label, with the labels' shares."""
-    found = classification.constant(rows_of(["positive", "positive", "negative", "positive"]))
-    assert found == {"label": "positive", "probabilities": [0.25, 0.75]}
+    seen = rows_of(["positive", "positive", "negative", "positive"])
+    found, again = classification.trivial(seen, rows_of(["negative", "negative"]))
+    assert found == again == {"label": "positive", "probabilities": [0.25, 0.75]}
     assert classification.columns({"text": "great"}, found) == {
         "label": "positive",
         "probability_negative": 0.25,
