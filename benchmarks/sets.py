@@ -127,10 +127,7 @@ def arsc() -> Cells:
                 "target": {task: {"path": str(path.parent), **read}},
                 "source_training": {"epochs": 1, "learning_rate": 5e-5, "dropout": 0},
                 "training": {"epochs": 20, "learning_rate": 2e-4, "dropout": 0},
-                "evaluation": {
-                    "metric": "accuracy",
-                    "baselines": ["majority", "source_only", "target_only"],
-                },
+                "evaluation": {"metric": "accuracy"},
             },
         )
 
