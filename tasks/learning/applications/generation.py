@@ -5,7 +5,7 @@
 
     loss = −mean log p(reply_t | prompt, reply_<t), the reply's end included
 
-An application brings `prompt`, `reply` and its scores, and nothing about networks.
+An application brings `read`, `reply` and its scores, and nothing about networks.
 """
 
 from __future__ import annotations
@@ -231,8 +231,8 @@ def ends_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def frames(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
-    """What stands around a prompt: the chat template where there is one, a new line after it where
-    a causal network would not know that it has ended, and nothing for an encoder."""
+    """What stands around a text: the chat template where there is one, a new line after it where
+    a causal network would not know that it has ended, and nothing where the tokenizer ends it."""
 
     def chat(text: str) -> str:
         messages = [{"role": "user", "content": text}]
