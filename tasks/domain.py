@@ -98,7 +98,8 @@ class Domain(Config):
         given: dict[str, str] = {}
         for name, rule in (self.label_rule or {}).items():
             for value in () if isinstance(rule, Range) else rule:
-                other = given.setdefault(str(value).lower(), name)
+                spelled = str(value).lower() if isinstance(value, bool) else str(value)
+                other = given.setdefault(spelled, name)
                 if other != name:
                     raise Conflict(
                         ("label_rule", name),

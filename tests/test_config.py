@@ -275,6 +275,14 @@ def test_what_is_about_labels(file: Path, override: str, says: str) -> None:
     assert says in refusal(file, TEXT, "application={kind: translation}", override)
 
 
+def test_values_differ_by_their_letters(file: Path) -> None:
+    """Yes and yes are two values, as they are in the data."""
+    rule = "label_rule: {negative: ['Yes'], positive: ['yes']}"
+    file.write_text(edited("path: data/products", f"path: data/products\n        {rule}"))
+    found = load(file, "reviews").target["products"].label_rule
+    assert found == {"negative": ("Yes",), "positive": ("yes",)}
+
+
 def test_the_first_error_is_named(file: Path) -> None:
     """Of several errors the one that stands first in the file is named."""
     text = edited("seed: 7", "seed: -7").replace("epochs: 3", "epochs: 0")

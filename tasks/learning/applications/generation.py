@@ -5,11 +5,12 @@
 
     loss = −mean log p(reply_t | prompt, reply_<t), the reply's end included
 
-An application brings `read`, `reply` and its scores, and nothing about networks.
+An application brings `reply`, its fields and its scores, and nothing about networks.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -59,13 +60,23 @@ class Generation(Config):
         """The vocabulary's, which all tasks share."""
         return ()
 
-    def read(self, row: Row) -> str:
-        """The text that is read."""
-        raise NotImplementedError
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """`text`"""
+        return ("text",)
 
+    @property
+    def request(self) -> tuple[str, ...]:
+        """`text`"""
+        return ("text",)
+
+    def read(self, row: Row) -> str:
+        """The text."""
+        return str(row["text"])
+
+    @abstractmethod
     def reply(self, row: Row) -> str:
         """What is to be written."""
-        raise NotImplementedError
 
     def classes(self, row: Row) -> set[str]:
         """None."""

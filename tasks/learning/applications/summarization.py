@@ -41,20 +41,6 @@ class Summarization(Generation):
         """`text` and its `summary`, or several, each of them right"""
         return {"text": Rule(), "summary": Rule(several=True)}
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """`text`"""
-        return ("text",)
-
-    @property
-    def request(self) -> tuple[str, ...]:
-        """`text`"""
-        return ("text",)
-
-    def read(self, row: Row) -> str:
-        """The text."""
-        return str(row["text"])
-
     def reply(self, row: Row) -> str:
         """The summary; of several, the first."""
         return summaries(row)[0]

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from tasks.learning.applications import counts
 from tasks.learning.applications.heads import new_head
 from tasks.learning.applications.labels import distinct
+from tasks.learning.applications.limits import too_long
 from tasks.learning.contracts import (
     Batch,
     Config,
@@ -76,12 +77,7 @@ class TextClassification(Config):
 
     def complaints(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
         """Texts that may be too long."""
-        limit = backbone.maximum_positions
-        if limit is not None and self.maximum_tokens > limit:
-            yield (
-                f"application.maximum_tokens is {self.maximum_tokens}, but the backbone takes at "
-                f"most {limit}"
-            )
+        return too_long(self.maximum_tokens, backbone)
 
     def head(self, width: int) -> nn.Module:
         """A classifier on the mean of the text's token states."""

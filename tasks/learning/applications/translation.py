@@ -31,20 +31,6 @@ class Translation(Generation):
         """`text` and its `translation`"""
         return {"text": Rule(), "translation": Rule()}
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """`text`"""
-        return ("text",)
-
-    @property
-    def request(self) -> tuple[str, ...]:
-        """`text`"""
-        return ("text",)
-
-    def read(self, row: Row) -> str:
-        """The text."""
-        return str(row["text"])
-
     def reply(self, row: Row) -> str:
         """The translation."""
         return str(row["translation"])
