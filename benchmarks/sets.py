@@ -141,12 +141,12 @@ def entities() -> Cells:
         "finance": folder("ner_finance_sec") / "sec",
     }
     news = {
-        "path": str(without_dev("conll2003", crossner / "conll2003")),
+        "path": str(without_dev("entities", "conll2003", crossner / "conll2003")),
         "application": {"kind": "ner", "labels": types(crossner / "conll2003")},
         "split": {"validation": 0},
     }
     for name, original in targets.items():
-        path = without_dev(name, original)
+        path = without_dev("entities", name, original)
         # Finance has the newswire's four types, under shorter names.
         rule = {long: [short] for long, short in NEWSWIRE.items()} if name == "finance" else None
         for count, epochs in ((50, 40), (200, 20)):
@@ -170,6 +170,88 @@ def entities() -> Cells:
             )
 
 
+def translations(
+    name: str, languages: Mapping[str, Path], *, vocabulary: int, tokens: int, epochs: int
+) -> Cells:
+    """Parallel text of richer pairs to that of a poorer one, the last, with 500, 1,500 or all of
+    its rows, by a network made from them all. The fewer they are, the more often they are seen."""
+
+    def spoken(language: str) -> dict[str, Any]:
+        return {"kind": "translation", "prefix": f">>{language}<< ", "maximum_tokens": tokens,
+                "maximum_new_tokens": tokens}  # fmt: skip
+
+    def read(language: str) -> dict[str, Any]:
+        return {
+            "path": str(without_dev(name, language, languages[language])),
+            "columns": {"text": "src", "translation": "tgt"},
+            "split": {"validation": 0},
+        }
+
+    *richer, poorer = languages
+    rates = {"learning_rate": 5e-4, "tokens_per_batch": 2048}
+    for count in (500, 1500, None):
+        yield (
+            f"{poorer} {count or 'all'}",
+            {
+                "application": spoken(poorer),
+                "backbone": {"new": {"vocabulary": vocabulary, "feed_forward": 512}},
+                "sources": {one: {**read(one), "application": spoken(one)} for one in richer},
+                "target": {poorer: {**read(poorer), "labelled": count}},
+                "source_training": {"epochs": epochs, **rates},
+                "training": {"epochs": 3 * epochs if count else 2 * epochs, **rates},
+            },
+        )
+
+
+def strings() -> Cells:
+    """Interface strings: Turkish and Kazakh, then Uyghur, which has a script of its own."""
+    gnome = folder("mt_gnome_ui")
+    languages = {code: gnome / f"en-{code}" for code in ("tr", "kk", "ug")}
+    return translations("strings", languages, vocabulary=4000, tokens=64, epochs=20)
+
+
+def news() -> Cells:
+    """News: Swahili, then Zulu, both Bantu languages."""
+    mafand = folder("mt_mafand")
+    languages = {code: mafand / f"en-{code}" for code in ("swa", "zul")}
+    return translations("news", languages, vocabulary=8000, tokens=128, epochs=10)
+
+
+def summaries() -> Cells:
+    """Headlines of business news to one sentence on a paper, or on a clause of a contract."""
+    application = {
+        "kind": "summarization",
+        "prefix": "summarize: ",
+        "maximum_tokens": 256,
+        "maximum_new_tokens": 48,
+        "beams": 2,
+    }
+
+    def read(name: str, original: str, summary: str) -> dict[str, Any]:
+        return {
+            "path": str(without_dev("summaries", name, folder(original))),
+            "columns": {"text": "source", "summary": summary},
+            "split": {"validation": 0},
+        }
+
+    reuters = read("reuters", "sum_news_reuters_headline", "target")
+    targets = {
+        "science": read("science", "sum_science_scitldr", "targets"),  # several to each paper
+        "legal": read("legal", "sum_legal_tldr", "target"),
+    }
+    for name, target in targets.items():
+        yield (
+            name,
+            {
+                "application": application,
+                "sources": {"reuters": {**reuters, "labelled": 2000}},
+                "target": {name: {**target, "labelled": 500}},
+                "source_training": {"epochs": 1, "learning_rate": 3e-4, "tokens_per_batch": 2048},
+                "training": {"epochs": 3, "learning_rate": 3e-4, "tokens_per_batch": 2048},
+            },
+        )
+
+
 def labels(name: str) -> Cells:
     """A shipped pipeline to `products` with 5 to 200 labels, seen the more often the fewer they
     are; trained on its sources and on the target as `reviews` is."""
@@ -189,6 +271,9 @@ SETS: Mapping[str, Callable[[], Cells]] = {
     "entities": entities,
     "labels": partial(labels, "reviews"),
     "labels-3": partial(labels, "few"),
+    "strings": strings,
+    "news": news,
+    "summaries": summaries,
 }
 
 
@@ -224,10 +309,10 @@ def laid_out(name: str, file: str, rows: Iterable[dict[str, Any]]) -> Path:
     return path
 
 
-def without_dev(name: str, path: Path) -> Path:
-    """A set's training and test rows: a score on its dev file after each epoch chooses nothing."""
+def without_dev(name: str, domain: str, path: Path) -> Path:
+    """A domain's training and test rows: a score on dev after each epoch would choose nothing."""
     for part in ("train", "test"):
-        found = laid_out("entities", f"{name}/{part}.jsonl", rows_of(path.glob(f"{part}.jsonl*")))
+        found = laid_out(name, f"{domain}/{part}.jsonl", rows_of(path.glob(f"{part}.jsonl*")))
     return found.parent
 
 

@@ -44,7 +44,9 @@ def tables(cells: Sequence[Cell]) -> str:
         gains = [mean_gain(gains_over(name, own, cells)) for name in compared]
         found = mean(score(cell, "transfer") for cell in own)
         lines += row(*way, len(targets), len(seeds), f"{found:.4f}", *gains)[:1]
-    return "\n".join([*lines, "", *each(cells, baselines)])
+    written = [cell for cell in cells if not cell["report"]["labels"]["transfer"]]
+    others = ["", *beside(written)] if written else []
+    return "\n".join([*lines, "", *each(cells, baselines), *others])
 
 
 def row(*values: object) -> list[str]:
@@ -78,6 +80,28 @@ def each(cells: Sequence[Cell], baselines: Sequence[str]) -> Iterator[str]:
             gain = [interval(found, "+.3f") if found else "–"]
         named = [cell[key] for key in ("target", "way", "settings", "seed")]
         yield row(*named, *others, own, *gain)[0]
+
+
+def beside(cells: Sequence[Cell]) -> Iterator[str]:
+    """A line a cell and metric that did not decide, where texts are written: the scores of
+    `target_only` and the transfer, and the difference with its interval."""
+    yield from row(
+        "target", "paradigm", "settings", "seed", "metric", "target_only", "score", "difference"
+    )
+    for cell in cells:
+        report = cell["report"]
+        systems, gain = report["systems"], report["gains"].get("target_only", {"metrics": {}})
+        named = [cell[key] for key in ("target", "way", "settings", "seed")]
+        for metric in (name for name in systems["transfer"] if name != report["metric"]):
+            found = gain["metrics"].get(metric)
+            alone = f"{systems['target_only'][metric]['value']:.3f}" if found else "–"
+            own = interval(systems["transfer"][metric], ".3f")
+            said = interval(found, "+.3f") if found else "–"
+            yield row(*named, metric, alone, own, said)[0]
+        for trait, value in report["traits"]["transfer"].items():
+            alone = report["traits"].get("target_only", {}).get(trait)
+            known = "–" if alone is None else f"{alone:.3f}"
+            yield row(*named, trait, known, f"{value:.3f}", "–")[0]
 
 
 def interval(found: dict[str, float], form: str) -> str:

@@ -71,7 +71,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--paradigms", nargs="+", choices=WAYS, default=["fine_tuning"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[13])
     parser.add_argument("--targets", nargs="+", help="some of the set's targets; default: all")
-    parser.add_argument("--backbone", help="a folder or hub id; default: that of `reviews`")
+    parser.add_argument(
+        "--backbone", help="a folder or hub id; default: the set's, or that of `reviews`"
+    )
     parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="PATH=VALUE",
                         help="settings for every cell, such as paradigm.steps=60")  # fmt: skip
     parser.add_argument("--table", action="store_true", help="only print what is there")
@@ -105,7 +107,7 @@ def run_cells(options: argparse.Namespace) -> None:
                 "domain": pipeline.target_name,
                 "way": way,
                 "settings": ", ".join(options.overrides),
-                "backbone": options.backbone or "MiniLM-L6",
+                "backbone": named(pipeline),
                 "code": code(),
                 "seed": seed,
                 "report": report,
@@ -139,17 +141,24 @@ def built(options: argparse.Namespace, given: dict[str, Any], way: str, seed: in
     Raises:
         ConfigError: the paradigm does not go with the set, or a setting is not accepted.
     """
-    backbone = load.load(PIPELINES, "reviews").backbone.model_dump(mode="json")
-    if options.backbone:
-        backbone = {"path": options.backbone}
-    whole = load.merge(
-        {"backbone": backbone, "promotion": {"model": f"benchmark-{options.set}"}},
-        load.merge(given, {**WAYS[way], "seed": seed}),
-    )
+    own = given.get("backbone") or load.load(PIPELINES, "reviews").backbone.model_dump(mode="json")
+    whole = {
+        **load.merge(given, {**WAYS[way], "seed": seed}),
+        "backbone": {"path": options.backbone} if options.backbone else own,
+        "promotion": {"model": f"benchmark-{options.set}"},
+    }
     with TemporaryDirectory() as folder:
         path = Path(folder) / "pipelines.json"  # JSON is YAML
         path.write_text(json.dumps({"pipelines": {options.set: whole}}), encoding="utf-8")
         return load.load(path, options.set, options.overrides)
+
+
+def named(pipeline: Pipeline) -> str:
+    """What the tables call the backbone."""
+    if pipeline.backbone.path is None:
+        return "new"
+    shipped = load.load(PIPELINES, "reviews").backbone.path
+    return "MiniLM-L6" if pipeline.backbone.path == shipped else Path(pipeline.backbone.path).name
 
 
 def cell_path(name: str, target: str, way: str, seed: int, pipeline: Pipeline) -> Path:

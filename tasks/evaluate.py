@@ -10,17 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from tasks import pictures, predict, shift, store
+from tasks.comparison import TRANSFER, compare
 from tasks.config import Pipeline
 from tasks.learning.contracts import Prediction, Row
 from tasks.stage import Stage
 from tasks.training import Origin, read_rows
-
-TRANSFER = "transfer"
 
 
 def stage(
@@ -112,63 +108,6 @@ def trivial(pipeline: Pipeline, split: store.Output, asked: Sequence[Row]) -> li
         return [row for name in domains for row in read_rows(split.file(f"{name}/train.parquet"))]
 
     return application.trivial(labelled(pipeline.target_name) or labelled(*alike), asked)
-
-
-def compare(
-    pipeline: Pipeline, predictions: Mapping[str, Sequence[Prediction]], rows: Sequence[Row]
-) -> dict[str, Any]:
-    """Scores with bootstrap intervals; all systems resampled alike, so differences are paired.
-
-    Rows of one group (the sentences of a review) are drawn together, since they are not
-    independent: a cluster bootstrap.
-    """
-    from tasks.learning import statistics
-
-    application, evaluation = pipeline.application, pipeline.evaluation
-    systems: dict[str, dict[str, Any]] = {}
-    labels, samples, right = {}, {}, {}
-    units = np.array([row["group"] or row["id"] for row in rows])
-    for name, predicted in predictions.items():
-        counts = application.statistics(predicted, rows)
-        drawn = statistics.resampled(
-            statistics.by_unit(counts, units),
-            application.scores,
-            evaluation.resamples,
-            pipeline.seed,
-        )
-        systems[name] = {
-            metric: vars(statistics.interval(float(value), drawn[metric], evaluation.confidence))
-            for metric, value in application.scores(counts.sum(0)).items()
-        }
-        labels[name] = application.by_label(counts.sum(0))
-        samples[name] = drawn[pipeline.metric]
-        right[name] = application.correct(predicted, rows)
-
-    def against(baseline: str) -> dict[str, Any]:
-        metric = pipeline.metric
-        value = systems[TRANSFER][metric]["value"] - systems[baseline][metric]["value"]
-        differences = samples[TRANSFER] - samples[baseline]
-        gain = statistics.interval(value, differences, evaluation.confidence)
-        return {
-            **vars(gain),
-            "p_value": statistics.paired_p_value(differences),
-            # McNemar's test takes rows to be independent, so it says nothing about grouped ones.
-            "mcnemar_p_value": None
-            if len(set(units)) < len(rows)
-            else statistics.mcnemar(right[baseline], right[TRANSFER]),
-            "significant": gain.excludes_zero,
-        }
-
-    return {
-        "metric": pipeline.metric,
-        "confidence": evaluation.confidence,
-        "resamples": evaluation.resamples,
-        "rows": len(rows),
-        "units": len(set(units)),
-        "systems": systems,
-        "labels": labels,
-        "gains": {name: against(name) for name in predictions if name != TRANSFER},
-    }
 
 
 def write_predictions(path: Path, rows: Sequence[Row], predictions: Sequence[Prediction]) -> None:

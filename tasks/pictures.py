@@ -27,12 +27,13 @@ def draw_all(
     predictions: Mapping[str, Sequence[Prediction]],
     rows: Sequence[Row],
 ) -> None:
-    """Write scores.png, curves.png and, of labels, labels.png and confusion.png."""
+    """Write scores.png, curves.png, slices.png and, of labels, labels.png and confusion.png."""
     folder.mkdir(exist_ok=True)
     application = pipeline.application
     figures = {
         "scores": scores(report),
         "curves": learning_curves(curves, pipeline.metric),
+        "slices": slices(report),
     }
     if application.labels:
         figures["labels"] = by_label(report)
@@ -73,6 +74,27 @@ def scores(report: Mapping[str, Any]) -> Figure:
     axes.set_ylim(-0.5, len(systems) - 0.2)
     axes.set_xlabel(f"{metric}, {report['confidence']:.0%} interval, {report['rows']} test rows")
     axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def slices(report: Mapping[str, Any]) -> Figure:
+    """Each system's score, with its interval, on the thirds of the rows by each measure."""
+    found = report["slices"]
+    figure, axes = new_figure(4.5 * len(found), 3.5, ncols=len(found), squeeze=False)
+    for axis, (measure, parts) in zip(axes[0], found.items(), strict=True):
+        for system in report["systems"]:
+            own = [part["systems"][system] for part in parts]
+            values = [one["value"] for one in own]
+            spread = [
+                [one["value"] - one["low"] for one in own],
+                [one["high"] - one["value"] for one in own],
+            ]
+            axis.errorbar(range(len(own)), values, yerr=spread, fmt="o-", capsize=4, label=system)
+        names = [f"{one['from']:.3g} to {one['to']:.3g}\n{one['rows']} rows" for one in parts]
+        axis.set_xticks(range(len(parts)), names)
+        axis.set(xlabel=measure, ylabel=report["metric"])
+        axis.grid(axis="y", alpha=0.3)
+    axes[0][0].legend(fontsize="small")
     return figure
 
 

@@ -186,6 +186,12 @@ class Application(Protocol):
     def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N,) whether each prediction is wholly right."""
 
+    def measures(self, row: Row) -> dict[str, float]:
+        """Numbers of a labelled row that how hard it is may depend on: {"length": 12}."""
+
+    def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """What can be said of all predictions together without knowing what is right."""
+
     def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """(..., K) summed statistics -> metric -> (...) values."""
 

@@ -226,6 +226,14 @@ class Generation(Config):
         pairs = zip(predictions, rows, strict=True)
         return np.array([p["text"] == self.reply(row) for p, row in pairs], dtype=bool)
 
+    def measures(self, row: Row) -> dict[str, float]:
+        """`length`, of what is read, in words."""
+        return {"length": len(self.read(row).split())}
+
+    def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """None."""
+        return {}
+
     def by_label(self, totals: np.ndarray) -> dict[str, dict[str, float]]:
         """None."""
         return {}

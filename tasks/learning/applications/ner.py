@@ -243,6 +243,14 @@ class Ner(Config):
         pairs = zip(predictions, rows, strict=True)
         return np.array([predicted_spans(p) == true_spans(row) for p, row in pairs], dtype=bool)
 
+    def measures(self, row: Row) -> dict[str, float]:
+        """`length`, in words."""
+        return {"length": row["tokens"].count(" ") + 1}
+
+    def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """None."""
+        return {}
+
     def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """precision = right / predicted; recall = right / true; entity_f1 their harmonic mean, over
         all entities together (micro); macro_f1 the mean of the types' own F1."""

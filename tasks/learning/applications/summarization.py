@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -59,6 +60,12 @@ class Summarization(Generation):
         pairs = zip(predictions, rows, strict=True)
         return np.array([[*best(p["text"], summaries(row)), 1.0] for p, row in pairs])
 
+    def measures(self, row: Row) -> dict[str, float]:
+        """`length`, and `novelty`: the share of the summary's pairs of words that the text does not
+        have (See et al. 2017)."""
+        said, read = (pairs(text) for text in (self.reply(row), row["text"]))
+        return {**super().measures(row), "novelty": len(said - read) / max(1, len(said))}
+
     def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """ROUGE-1, ROUGE-2 and ROUGE-L: F1 of words, of pairs of words, and of the longest common
         subsequence, the mean over rows, from 0 to 100. Lin 2004."""
@@ -69,6 +76,11 @@ def summaries(row: Row) -> list[str]:
     """All that are right."""
     found: list[str] = row["summary"].split("\n")
     return found
+
+
+def pairs(text: str) -> set[tuple[str, str]]:
+    """All words that follow each other, in small letters."""
+    return set(pairwise(re.findall(r"\w+", text.casefold())))
 
 
 def best(written: str, expected: Sequence[str]) -> list[float]:

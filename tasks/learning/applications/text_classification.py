@@ -163,6 +163,14 @@ class TextClassification(Config):
         pairs = zip(predictions, rows, strict=True)
         return np.array([p["label"] == row["label"] for p, row in pairs], dtype=bool)
 
+    def measures(self, row: Row) -> dict[str, float]:
+        """`length`, in words."""
+        return {"length": len(row["text"].split())}
+
+    def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """None."""
+        return {}
+
     def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """accuracy = trace / sum; macro_f1 = mean over classes of 2 TP / (2 TP + FP + FN).
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks import evaluate
+from tasks import comparison
 from tasks.config import Pipeline
 
 PIPELINE = Pipeline.model_validate(
@@ -25,12 +25,17 @@ PIPELINE = Pipeline.model_validate(
 def compared(group: bool) -> dict[str, Any]:
     """Twenty reviews of ten alike sentences; the baseline fails at every fourth review."""
     rows = [
-        {"id": str(n), "group": str(n // 10) if group else None, "label": "positive"}
+        {
+            "id": str(n),
+            "group": str(n // 10) if group else None,
+            "label": "positive",
+            "text": "fine",
+        }
         for n in range(200)
     ]
     right = {"label": "positive"}
     failed = [{"label": "negative"} if n // 10 % 4 == 0 else right for n in range(200)]
-    return evaluate.compare(PIPELINE, {"target_only": failed, "transfer": [right] * 200}, rows)
+    return comparison.compare(PIPELINE, {"target_only": failed, "transfer": [right] * 200}, rows)
 
 
 def test_rows_of_a_group_are_drawn_together() -> None:

@@ -1,0 +1,122 @@
+"""Systems compared on the same rows: scores with intervals, gains, and where each is good or not.
+
+All systems are resampled alike, so that differences are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tasks.config import Pipeline
+from tasks.learning.contracts import Prediction, Row
+
+TRANSFER = "transfer"
+
+
+def compare(
+    pipeline: Pipeline, predictions: Mapping[str, Sequence[Prediction]], rows: Sequence[Row]
+) -> dict[str, Any]:
+    """Scores with bootstrap intervals; all systems resampled alike, so differences are paired.
+
+    Rows of one group (the sentences of a review) are drawn together, since they are not
+    independent: a cluster bootstrap.
+    """
+    from tasks.learning import statistics
+
+    application, evaluation = pipeline.application, pipeline.evaluation
+    systems: dict[str, dict[str, Any]] = {}
+    labels, samples, right = {}, {}, {}
+    units = np.array([row["group"] or row["id"] for row in rows])
+    counts = {name: application.statistics(found, rows) for name, found in predictions.items()}
+    for name, predicted in predictions.items():
+        systems[name], samples[name] = resampled_scores(pipeline, counts[name], units)
+        labels[name] = application.by_label(counts[name].sum(0))
+        right[name] = application.correct(predicted, rows)
+
+    def difference(metric: str, baseline: str) -> statistics.Interval:
+        value = systems[TRANSFER][metric]["value"] - systems[baseline][metric]["value"]
+        drawn = samples[TRANSFER][metric] - samples[baseline][metric]
+        return statistics.interval(value, drawn, evaluation.confidence)
+
+    def against(baseline: str) -> dict[str, Any]:
+        metric = pipeline.metric
+        gain = difference(metric, baseline)
+        both = [name for name in systems[TRANSFER] if name in systems[baseline]]
+        return {
+            **vars(gain),
+            "metrics": {name: vars(difference(name, baseline)) for name in both},
+            "p_value": statistics.paired_p_value(
+                samples[TRANSFER][metric] - samples[baseline][metric]
+            ),
+            # McNemar's test takes rows to be independent, so it says nothing about grouped ones.
+            "mcnemar_p_value": None
+            if len(set(units)) < len(rows)
+            else statistics.mcnemar(right[baseline], right[TRANSFER]),
+            "significant": gain.excludes_zero,
+        }
+
+    return {
+        "metric": pipeline.metric,
+        "confidence": evaluation.confidence,
+        "resamples": evaluation.resamples,
+        "rows": len(rows),
+        "units": len(set(units)),
+        "systems": systems,
+        "labels": labels,
+        "traits": {name: application.traits(found) for name, found in predictions.items()},
+        "slices": slices(pipeline, counts, rows, units),
+        "gains": {name: against(name) for name in predictions if name != TRANSFER},
+    }
+
+
+def resampled_scores(
+    pipeline: Pipeline, counts: np.ndarray, units: np.ndarray
+) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
+    """Metric -> its value and interval, and metric -> (R,) its values on the resamples.
+
+    A metric that is not defined, such as the perplexity of a baseline that has none, is left out.
+    """
+    from tasks.learning import statistics
+
+    application, evaluation = pipeline.application, pipeline.evaluation
+    grouped = statistics.by_unit(counts, units)
+    drawn = statistics.resampled(grouped, application.scores, evaluation.resamples, pipeline.seed)
+    values = {metric: float(value) for metric, value in application.scores(counts.sum(0)).items()}
+    return {
+        metric: vars(statistics.interval(value, drawn[metric], evaluation.confidence))
+        for metric, value in values.items()
+        if not np.isnan(value)
+    }, drawn
+
+
+def slices(
+    pipeline: Pipeline, counts: Mapping[str, np.ndarray], rows: Sequence[Row], units: np.ndarray
+) -> dict[str, list[dict[str, Any]]]:
+    """Each system's score on thirds of the rows, by what the application measures of each.
+
+    {"length": [{"from": 2, "to": 9, "rows": 190, "systems": {"transfer": {"value": …}}}, …]}
+    """
+    measured = [pipeline.application.measures(row) for row in rows]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in measured[0]:
+        values = np.array([one[name] for one in measured])
+        bounds = np.quantile(values, [1 / 3, 2 / 3])
+        third = np.searchsorted(bounds, values)
+        found[name] = [
+            {
+                "from": float(values[third == part].min()),
+                "to": float(values[third == part].max()),
+                "rows": int((third == part).sum()),
+                "systems": {
+                    system: resampled_scores(pipeline, own[third == part], units[third == part])[0][
+                        pipeline.metric
+                    ]
+                    for system, own in counts.items()
+                },
+            }
+            for part in np.unique(third)
+        ]
+    return found
