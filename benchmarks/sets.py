@@ -217,8 +217,11 @@ def news() -> Cells:
     return translations("news", languages, vocabulary=8000, tokens=128, epochs=10)
 
 
-def summaries() -> Cells:
-    """Headlines of business news to one sentence on a paper, or on a clause of a contract."""
+def summaries(*, several: bool = False) -> Cells:
+    """Headlines of business news to one sentence on a paper, or on a clause of a contract.
+
+    With `several`, from headlines and papers to contracts, for what takes more than one source.
+    """
     application = {
         "kind": "summarization",
         "prefix": "summarize: ",
@@ -234,20 +237,64 @@ def summaries() -> Cells:
             "split": {"validation": 0},
         }
 
-    reuters = read("reuters", "sum_news_reuters_headline", "target")
-    targets = {
-        "science": read("science", "sum_science_scitldr", "targets"),  # several to each paper
-        "legal": read("legal", "sum_legal_tldr", "target"),
-    }
-    for name, target in targets.items():
+    reuters = {**read("reuters", "sum_news_reuters_headline", "target"), "labelled": 2000}
+    science = read("science", "sum_science_scitldr", "targets")  # several to each paper
+    legal = read("legal", "sum_legal_tldr", "target")
+    rates = {"learning_rate": 3e-4, "tokens_per_batch": 2048}
+    for name, target in {"legal": legal, **({} if several else {"science": science})}.items():
+        papers = {"science": {**science, "labelled": 500}} if several else {}
         yield (
             name,
             {
                 "application": application,
-                "sources": {"reuters": {**reuters, "labelled": 2000}},
-                "target": {name: {**target, "labelled": 500}},
-                "source_training": {"epochs": 1, "learning_rate": 3e-4, "tokens_per_batch": 2048},
-                "training": {"epochs": 3, "learning_rate": 3e-4, "tokens_per_batch": 2048},
+                "sources": {"reuters": reuters, **papers},
+                "target": {name: {**target, "labelled": 500, "tested": 150}},
+                "source_training": {"epochs": 1, **rates},
+                "training": {"epochs": 3, **rates},
+            },
+        )
+
+
+def dialogues(*, several: bool = False) -> Cells:
+    """Customer service to the same of doctors and banks, and to a doctor with a patient.
+
+    With `several`, from customer service in general and of banks to that of doctors.
+    """
+    service = folder("dlg_sgd")
+    application = {
+        "kind": "dialogue",
+        "maximum_tokens": 128,
+        "maximum_new_tokens": 32,
+        "beams": 1,
+    }
+
+    def read(name: str, original: Path) -> dict[str, Any]:
+        return {
+            "path": str(without_dev("dialogues", name, original)),
+            "group": "dialogue_id",
+            "split": {"validation": 0},
+        }
+
+    targets = {
+        "appointments": ("SYSTEM", service / "medical"),
+        "banking": ("SYSTEM", service / "banking"),
+        "doctors": ("Doctor", folder("dlg_medical_mts") / "response"),
+    }
+    own = {**application, "speaker": "SYSTEM"}
+    general = {**read("general", service / "general"), "labelled": 1000, "application": own}
+    banking = {**read("banking", service / "banking"), "labelled": 300, "application": own}
+    rates = {"learning_rate": 1e-4, "tokens_per_batch": 1024, "dropout": 0}
+    for name, (speaker, original) in targets.items():
+        if several and name != "appointments":
+            continue
+        yield (
+            name,
+            {
+                "application": {**application, "speaker": speaker},
+                "sources": {"general": general, **({"banking": banking} if several else {})},
+                "target": {name: {**read(name, original), "labelled": 300, "tested": 150}},
+                "source_training": {"epochs": 1, **rates},
+                "training": {"epochs": 3, **rates},
             },
         )
 
@@ -274,6 +321,9 @@ SETS: Mapping[str, Callable[[], Cells]] = {
     "strings": strings,
     "news": news,
     "summaries": summaries,
+    "summaries-2": partial(summaries, several=True),
+    "dialogues": dialogues,
+    "dialogues-2": partial(dialogues, several=True),
 }
 
 

@@ -22,8 +22,9 @@ def answers(name: str, text: str) -> pd.DataFrame:
 
     from tasks.registry import load_model
 
-    table, model = read_inputs(text), load_model(name)
+    model = load_model(name)
     wanted = model.metadata.get_input_schema().input_names()
+    table = read_inputs(text, wanted[0])
     if missing := [column for column in wanted if column not in table]:
         raise DataError(f"{text}: no column '{missing[0]}'; found: {', '.join(map(str, table))}")
     inputs = table[wanted].reset_index(drop=True)
@@ -35,8 +36,8 @@ def answers(name: str, text: str) -> pd.DataFrame:
     return joined
 
 
-def read_inputs(text: str) -> pd.DataFrame:
-    """A table with the column `text`: from a file, if there is one of that name.
+def read_inputs(text: str, column: str) -> pd.DataFrame:
+    """The text itself as a table with that one column, or a file, if there is one of that name.
 
     Raises:
         DataError: the file cannot be read.
@@ -49,12 +50,12 @@ def read_inputs(text: str) -> pd.DataFrame:
     except OSError:  # a text too long for a file name
         is_file = False
     if not is_file:
-        return pd.DataFrame({"text": [text]})
+        return pd.DataFrame({column: [text]})
     readers = {
         ".jsonl": lambda: pd.read_json(path, lines=True, dtype=False),
         ".csv": lambda: pd.read_csv(path, dtype=str, keep_default_na=False),
         ".parquet": lambda: pd.read_parquet(path),
-        ".txt": lambda: pd.DataFrame({"text": path.read_text(encoding="utf-8").splitlines()}),
+        ".txt": lambda: pd.DataFrame({column: path.read_text(encoding="utf-8").splitlines()}),
     }
     if path.suffix not in readers:
         raise DataError(f"{path}: '{path.suffix}' is unknown; accepted: {', '.join(readers)}")

@@ -195,6 +195,20 @@ def predict(
 
 
 @app.command()
+def chat(name: Annotated[str, typer.Argument(help="A registered dialogue model.")]) -> None:
+    """Talk to a model, its champion or while there is none its challenger, a line a turn.
+
+    An empty line begins a new conversation; Ctrl-D ends.
+    """
+    from flows.chat import converse, load_partner
+
+    partner = load_partner(name)
+    if sys.stdin.isatty():
+        console.print("An empty line begins a new conversation; Ctrl-D ends.")
+    converse(partner, sys.stdin, sys.stdout)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """What this machine has: versions, device, bf16, mirror, disk, servers."""
     from flows.doctor import findings

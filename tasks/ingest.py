@@ -67,7 +67,7 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
         subject=name,
         config={
             "fields": {
-                f: [rule.values is not None, rule.items, rule.several, rule.tags]
+                f: [rule.values is not None, rule.items, rule.several, rule.turns, rule.tags]
                 for f, rule in application.fields.items()
             },
             "inputs": application.inputs,
@@ -236,6 +236,8 @@ def _rows(
                 value = _joined(value, in_bio if rule.tags else str)
             if rule.several:
                 value = _lines(value)
+            if rule.turns:
+                value = _turns(value)
             row[field] = _text(value, rule.values is not None, file, number, column)
         if domain.group_separator and row["group"] is not None:
             row["group"] = row["group"].partition(domain.group_separator)[0]
@@ -265,6 +267,21 @@ def _lines(value: Any) -> Any:
     if not all(isinstance(text, str) for text in texts):
         return value
     return "\n".join(BLANKS.sub(" ", text.strip()) for text in texts)
+
+
+def _turns(value: Any) -> Any:
+    """[{"role": "user", "content": "Hello."}, "Good day."] -> "user: Hello.", "Good day." a line
+    each."""
+    given = value.splitlines() if isinstance(value, str) else value
+    if not isinstance(given, list):
+        return value
+    said = [
+        f"{one.get('role') or ''}: {one['content']}".removeprefix(": ")
+        if isinstance(one, dict) and isinstance(one.get("content"), str)
+        else one
+        for one in given
+    ]
+    return _lines([turn for turn in said if turn != ""])
 
 
 def in_bio(tag: str) -> str:

@@ -24,18 +24,21 @@ def stage(pipeline: Pipeline, split: store.Output, learner: store.Output, name: 
     application = pipeline.application
 
     def compute(folder: Path) -> None:
+        import torch
+
         from tasks.learning.learner import load_learner
         from tasks.learning.prediction import predict
 
         loaded = load_learner(learner.file("learner"), {application.kind: application})
-        answers = predict(loaded, application.kind, read_rows(split.file(test)))
+        torch.manual_seed(pipeline.seed)  # where words are drawn
+        answers = predict(loaded, application.kind, read_rows(split.file(test)), supervised=True)
         text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
         (folder / FILE).write_text(text, encoding="utf-8")
 
     return Stage(
         "predict",
         name,
-        {"application": application.model_dump(mode="json")},
+        {"application": application.model_dump(mode="json"), "seed": pipeline.seed},
         {"test": split.digest(test), "learner": learner.digest("learner/")},
         compute,
     )

@@ -84,6 +84,8 @@ def register_model(
                 pip_requirements=provenance.serving_requirements(),
                 signature=infer_signature(example, output),
                 input_example=example,
+                streamable=not tracker.pipeline.application.labels,
+                metadata={"application": tracker.pipeline.application.model_dump(mode="json")},
             )
         tags = {"graft.key": key, "graft.run": tracker.parent}
         version = mlflow.register_model(logged.model_uri, model, tags=tags)

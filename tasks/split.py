@@ -4,6 +4,7 @@
 
     test         place("test") < split.test, or the data's own test file
     labelled     the first `labelled` of the rest, ranked by place("rank"); all, if not set
+    test rows that are not `tested` are in no set
     unlabelled   the others, without their labels, and the data's own unlabelled file
     validation   labelled rows with place("validation") < split.validation, or the data's own file
 
@@ -46,7 +47,7 @@ def stage(pipeline: Pipeline, rows: Mapping[str, store.Output]) -> Stage:
             "domains": {
                 name: {
                     **domain.model_dump(
-                        mode="json", include={"split", "labelled", "read_test_text"}
+                        mode="json", include={"split", "labelled", "tested", "read_test_text"}
                     ),
                     "application": pipeline.application_of(name).model_dump(mode="json"),
                 }
@@ -88,7 +89,10 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
             kept[name] = [row for row in kept[name] if row_id(row) not in gone]
             leaks += found
     sets = {
-        name: {**assign(kept[name], domain, pipeline.seed), "test": tests[name]}
+        name: {
+            **assign(kept[name], domain, pipeline.seed),
+            "test": scored(tests[name], domain, pipeline.seed),
+        }
         for name, domain in pipeline.domains.items()
     }
     for name, domain in pipeline.domains.items():
@@ -138,16 +142,27 @@ def take_test(rows: list[Row], domain: Domain, seed: int) -> tuple[list[Row], li
     )
 
 
+def ranked(rows: list[Row], seed: int) -> list[Row]:
+    """The rows in an order that the seed draws, not by group: ten labels of one group say less than
+    ten of ten."""
+    ranks = {row_id(row): place(seed, "rank", f"text {row['key']}") for row in rows}
+    return sorted(rows, key=lambda row: (ranks[row_id(row)], row_id(row)))
+
+
+def scored(rows: list[Row], domain: Domain, seed: int) -> list[Row]:
+    """The test rows that are scored, in the order of the data."""
+    drawn = {row_id(row) for row in ranked(rows, seed)[: domain.tested]}
+    return [row for row in rows if row_id(row) in drawn]
+
+
 def assign(rows: list[Row], domain: Domain, seed: int) -> dict[str, list[Row]]:
     """Training, validation and unlabelled rows, each in the order of the data."""
     pool = [row for row in rows if row["split"] in (None, "train")]
     validation = [row for row in rows if row["split"] == "validation"]
     unlabelled = {row_id(row) for row in rows if row["split"] == "unlabelled"}
     if domain.labelled is not None:
-        # Not by group: ten labels of one group say less than ten of ten.
-        ranks = {row_id(row): place(seed, "rank", f"text {row['key']}") for row in pool}
-        rank = sorted(pool, key=lambda row: (ranks[row_id(row)], row_id(row)))
-        unlabelled |= {row_id(row) for row in rank[domain.labelled :]}
+        drawn = {row_id(row) for row in ranked(pool, seed)[: domain.labelled]}
+        unlabelled |= {row_id(row) for row in pool} - drawn
     labelled = [row for row in pool if row_id(row) not in unlabelled]
     if not validation:
         share = domain.split.validation

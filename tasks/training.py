@@ -112,7 +112,7 @@ def fit(
         encoder.stream(kind, rows.text, supervised=False) if paradigm.reads_text else None,
     )
     labelled = {
-        task: (encoder.examples(task, found, supervised=False), found)
+        task: (encoder.examples(task, found), found)
         for task, found in rows.validation.items()
         if found
     }

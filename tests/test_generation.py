@@ -67,7 +67,7 @@ def test_encoded_for_a_causal_network() -> None:
     tokenizer = words(ended=False)
     (example,) = translation().encode([{"text": "book", "translation": "good"}], tokenizer)
     assert example == {"input_ids": ids("book"), "labels": [*ids("good"), END]}
-    assert frames(tokenizer)("book") == "book\n"
+    assert frames(tokenizer)([{"role": "user", "content": "book"}]) == "book\n"
 
 
 def test_encoded_by_a_chat_template() -> None:

@@ -34,17 +34,23 @@ SUMMARIZED: list[Row] = [
     {"text": row["text"], "summary": f"{row['translation']}\nso {row['translation']}"}
     for row in TRANSLATED
 ]
+TALKED: list[Row] = [
+    {"context": f"it was {row['text']}\nfine\n{row['text']}", "response": row["translation"]}
+    for row in TRANSLATED
+]
 BACKBONES = {
     "text_classification": ("encoder", "seq2seq", "causal"),
     "ner": ("encoder", "seq2seq", "causal"),
     "translation": ("seq2seq", "causal"),
     "summarization": ("seq2seq", "causal"),
+    "dialogue": ("seq2seq", "causal"),
 }
 APPLICATIONS: dict[str, tuple[dict[str, Any], Sequence[Row]]] = {
     "text_classification": ({"labels": ("negative", "positive")}, reviews(12)),
     "ner": ({"labels": ("thing",)}, TAGGED),
     "translation": ({"maximum_new_tokens": 8, "beams": 1}, TRANSLATED),
     "summarization": ({"maximum_new_tokens": 8, "beams": 1}, SUMMARIZED),
+    "dialogue": ({"maximum_new_tokens": 8, "beams": 1}, TALKED),
 }
 """Kind -> its settings, and rows it can learn from."""
 PARADIGMS: dict[str, list[dict[str, Any]]] = {

@@ -160,6 +160,8 @@ class Backbone(nn.Module):
         length: int,
         beams: int,
         end: int,
+        sampling: tuple[float, float] | None = None,
+        streamer: Any = None,
     ) -> Tensor:
         """Write a text to each that is read.
 
@@ -170,6 +172,8 @@ class Backbone(nn.Module):
             length: tokens to be written at most.
             beams: texts followed side by side; 1: word by word the most probable.
             end: the token that ends a text, and fills up those that ended before others.
+            sampling: temperature and top p, by torch's generator; None: the most probable.
+            streamer: transformers', which is told each token at once; of one text, without beams.
 
         Returns:
             (B, T) ids, T at most `length`, of what was written alone.
@@ -179,7 +183,9 @@ class Backbone(nn.Module):
         settings = GenerationConfig(
             max_new_tokens=length,
             num_beams=beams,
-            do_sample=False,
+            do_sample=sampling is not None,
+            temperature=sampling[0] if sampling else None,
+            top_p=sampling[1] if sampling else None,
             eos_token_id=end,
             pad_token_id=end,
             decoder_start_token_id=getattr(self.network.config, "decoder_start_token_id", None),
@@ -189,7 +195,10 @@ class Backbone(nn.Module):
         )
         try:
             ids: Tensor = self.network.generate(
-                input_ids=input_ids, attention_mask=attention_mask, generation_config=settings
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                generation_config=settings,
+                streamer=streamer,
             )
         finally:
             corrected.remove()

@@ -57,6 +57,9 @@ class Rule:
     """A list in the data; kept as its items with one blank between."""
     several: bool = False
     """A text, or a list of texts in the data, any of which is right; kept a line each."""
+    turns: bool = False
+    """What was said in turn: a list in the data, of texts or of {role, content}, or a text with a
+    turn a line; kept a line each, `role: content`."""
     tags: bool = False
     """Each item is O, or B- or I- and a label; `label_rule` maps the labels."""
     pattern: str | None = None

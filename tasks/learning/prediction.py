@@ -35,9 +35,12 @@ def in_batches(learner: Learner, examples: Sequence[Example]) -> Iterator[tuple[
         yield indices, moved(batch, device)
 
 
-def predict(learner: Learner, task: str, rows: Sequence[Row]) -> list[Prediction]:
-    """One prediction a row; rows need no labels."""
-    examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=False)
+def predict(
+    learner: Learner, task: str, rows: Sequence[Row], *, supervised: bool = False
+) -> list[Prediction]:
+    """One prediction a row. Labels are not needed and decide nothing; of `supervised` rows a
+    prediction may also say how probable they were."""
+    examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=supervised)
     return predict_examples(learner, task, examples)
 
 

@@ -7,6 +7,7 @@ model/served.json     {"application": {"kind": "text_classification", …}}
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,30 @@ class ServedModel:
         """
         import pandas as pd
 
+        rows = self._rows(table)
+        found = predict(self.learner, self.application.kind, rows)
+        pairs = zip(rows, found, strict=True)
+        return pd.DataFrame([self.application.columns(row, one) for row, one in pairs])
+
+    def predict_stream(
+        self, table: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The answer to the only request, of a model that writes, piece by piece: their texts
+        joined are what is written.
+
+        Raises:
+            ValueError: as `predict`; or there are several requests, or the model does not write.
+        """
+        from tasks.learning.streaming import stream
+
+        rows = self._rows(table)
+        if len(rows) != 1:
+            raise ValueError(f"{len(rows)} requests; only one at a time can be streamed")
+        for piece in stream(self.learner, self.application.kind, rows[0]):
+            yield self.application.columns(rows[0], {"text": piece})
+
+    def _rows(self, table: pd.DataFrame) -> list[dict[str, Any]]:
+        """The requests, checked."""
         for column in self.application.request:
             if column not in table:
                 raise ValueError(
@@ -56,10 +81,8 @@ class ServedModel:
             wrong = [i for i, v in enumerate(table[column]) if not isinstance(v, str) or not v]
             if wrong:
                 raise ValueError(f"row {wrong[0] + 1}: '{column}' is not a text")
-        rows = table.to_dict("records")
-        found = predict(self.learner, self.application.kind, rows)  # type: ignore[arg-type]
-        pairs = zip(rows, found, strict=True)
-        return pd.DataFrame([self.application.columns(row, one) for row, one in pairs])  # type: ignore[arg-type]
+        rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+        return rows
 
 
 def _load_pyfunc(path: str) -> ServedModel:

@@ -4,12 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tasks.learning.applications.dialogue import Dialogue
 from tasks.learning.applications.ner import Ner
 from tasks.learning.applications.summarization import Summarization
 from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.applications.translation import Translation
 
 AnyApplication = Annotated[
-    TextClassification | Ner | Translation | Summarization, Field(discriminator="kind")
+    TextClassification | Ner | Translation | Summarization | Dialogue, Field(discriminator="kind")
 ]
 """Discriminated by `kind`."""

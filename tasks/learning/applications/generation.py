@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.learning.contracts import IGNORED, Batch, Config, Example, Output, Prediction, Row
 
@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 
     from tasks.learning.backbone import Backbone
     from tasks.learning.learner import Learner
+
+
+Message = dict[str, str]
+"""{"role": "user", "content": "Good day."}"""
+
+
+class Sampling(Config):
+    """How words are drawn."""
+
+    temperature: Annotated[float, Field(gt=0)] = 0.7
+    """Below 1, probable words are drawn more often than by their probability."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Only from the most probable words that together have this probability (Holtzman et al.
+    2020)."""
 
 
 class Generation(Config):
@@ -46,9 +60,18 @@ class Generation(Config):
     beams: Annotated[int, Field(gt=0)] = 4
     """Replies that are followed side by side to find the most probable one; 1: word by word the
     most probable."""
+    sampling: Sampling | None = None
+    """Draw each word by its probability, as conversations want it; null: what is most probable."""
     hidden: Annotated[int, Field(gt=0)] = 256
     """Width of the head: a correction of what the backbone's own projection onto its vocabulary
     reads, which starts at nothing."""
+
+    @model_validator(mode="after")
+    def one_way(self) -> Self:
+        """Beams look for the most probable text, sampling does not."""
+        if self.sampling and self.beams > 1:
+            raise ValueError("sampling draws one text; set beams: 1")
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -74,6 +97,14 @@ class Generation(Config):
         """The text."""
         return str(row["text"])
 
+    def messages(self, text: str) -> list[Message]:
+        """A text as a conversation: the prefix and it, as the user's only turn."""
+        return [{"role": "user", "content": self.prefix + text}]
+
+    def samples(self) -> Sequence[str]:
+        """Texts that show whether a chat template takes what it is given."""
+        return [""]
+
     @abstractmethod
     def reply(self, row: Row) -> str:
         """What is to be written."""
@@ -84,6 +115,8 @@ class Generation(Config):
 
     def complaints(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
         """A network that cannot write, or not as it is asked to, or texts that may be too long."""
+        from jinja2 import TemplateError
+
         if backbone.kind == "encoder":
             yield (
                 f"application.kind is {self.kind}, which writes text, and the backbone is an "
@@ -97,6 +130,11 @@ class Generation(Config):
             return
         if not backbone.reads_and_writes():
             yield f"{self.kind}: networks of type {backbone.network.config.model_type} do not write"
+        try:
+            self._framed(self.samples(), tokenizer)
+        except TemplateError as error:
+            yield f"the backbone's chat template does not take what {self.kind} gives it ({error})"
+            return
         if self._room(tokenizer) < 1:
             yield (
                 f"application.maximum_tokens is {self.maximum_tokens}, which the prefix and what "
@@ -161,7 +199,7 @@ class Generation(Config):
     def _framed(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         """Token ids of the texts with what stands around them."""
         framed, special = frames(tokenizer), tokenizer.chat_template is None
-        whole = [framed(self.prefix + text) for text in texts]
+        whole = [framed(self.messages(text)) for text in texts]
         ids: list[list[int]] = tokenizer(whole, add_special_tokens=special)["input_ids"]
         return ids
 
@@ -210,16 +248,22 @@ class Generation(Config):
 
     def predict(self, learner: Learner, task: str, batch: Batch) -> list[Prediction]:
         """{"text": "Ayarlar"}"""
-        written = learner.backbone.generate(
+        written = self.write(learner, task, batch)
+        texts = learner.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [{"text": text.strip()} for text in texts]
+
+    def write(self, learner: Learner, task: str, batch: Batch, streamer: Any = None) -> Tensor:
+        """(B, T) ids of what is written; `streamer`, transformers', is told each token at once."""
+        return learner.backbone.generate(
             learner.heads[task],
             batch["input_ids"],
             batch["attention_mask"],
             length=self.maximum_new_tokens,
             beams=self.beams,
+            sampling=(self.sampling.temperature, self.sampling.top_p) if self.sampling else None,
             end=learner.tokenizer.eos_token_id,
+            streamer=streamer,
         )
-        texts = learner.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [{"text": text.strip()} for text in texts]
 
     def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N,) whether what was written is the reply to the letter."""
@@ -249,22 +293,24 @@ def ends_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(ids) and ids[-1] == tokenizer.eos_token_id
 
 
-def frames(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
-    """What stands around a text: the chat template where there is one, a new line after it where
-    a causal network would not know that it has ended, and nothing where the tokenizer ends it."""
+def frames(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Message]], str]:
+    """How a conversation becomes a prompt: by the chat template where there is one; else a line a
+    message, the last one ended where a causal network would not know it, and not where the
+    tokenizer ends a text."""
 
-    def chat(text: str) -> str:
-        messages = [{"role": "user", "content": text}]
-        framed = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    def chat(messages: Sequence[Message]) -> str:
+        framed = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False
+        )
         assert isinstance(framed, str)
         return framed
 
-    def line(text: str) -> str:
-        return text + "\n"
+    def lines(messages: Sequence[Message]) -> str:
+        return "\n".join(message["content"] for message in messages)
 
     if tokenizer.chat_template is not None:
         return chat
-    return str if ends_texts(tokenizer) else line
+    return lines if ends_texts(tokenizer) else lambda messages: lines(messages) + "\n"
 
 
 def shortened(
@@ -273,7 +319,10 @@ def shortened(
     tokens: int,
     kept: Literal["start", "end"],
 ) -> list[str]:
-    """Texts of at most so many tokens, cut where one ends; `kept` is the part that stays."""
+    """Texts of at most so many tokens, cut where one ends; `kept` is the part that stays.
+
+    Where the end stays, lines stay whole if one does.
+    """
     found = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
     short = []
     for text, places in zip(texts, found["offset_mapping"], strict=True):
@@ -284,5 +333,7 @@ def shortened(
         elif kept == "start":
             short.append(text[: places[tokens - 1][1]])
         else:
-            short.append(text[places[-tokens][0] :])
+            start = places[-tokens][0]
+            rest = text[start:] if text[:start].endswith("\n") else text[start:].partition("\n")[2]
+            short.append(rest or text[start:])
     return short

@@ -1,0 +1,256 @@
+"""Dialogue: turns become a conversation, and what is said is scored by words and by probability."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pydantic import ValidationError
+
+from flows.chat import converse
+from tasks import comparison, ingest
+from tasks.config import Pipeline
+from tasks.domain import Domain
+from tasks.learning import prediction, serving
+from tasks.learning.applications.dialogue import Dialogue
+from tasks.learning.applications.generation import Sampling
+from tasks.learning.contracts import Row
+from tasks.learning.learner import Learner, new_learner
+from tests.tiny import IDS, words
+
+ROWS: list[Row] = [
+    {"context": "A: the movie\nB: so good\nA: and the plot", "response": "it was dull"},
+    {"context": "A: i saw it", "response": "very fine , was it not ?"},
+]
+TEMPLATE = (
+    "{% for m in messages %}{{ {'user': 'the', 'assistant': 'a', 'system': 'an'}[m.role] }} "
+    "{{ m.content }} {% endfor %}a"
+)
+"""A conversation in words that the tiny vocabulary has."""
+
+
+def dialogue(**options: Any) -> Dialogue:
+    return Dialogue(kind="dialogue", **{"maximum_new_tokens": 8, "beams": 1, **options})
+
+
+def learner(folder: Path, application: Dialogue) -> Learner:
+    torch.manual_seed(0)
+    made = new_learner(folder, {"dialogue": application})
+    for parameter in made.heads["dialogue"].parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return made.eval()
+
+
+def said(application: Dialogue, text: str) -> list[tuple[str, str]]:
+    return [(one["role"], one["content"]) for one in application.messages(text)]
+
+
+def test_turns_by_name() -> None:
+    """The speaker's turns are the model's own, without the name; other names stay."""
+    found = said(dialogue(speaker="B", prefix="Be kind."), "A: hi\nC: ho\nB: well?\nA: bye")
+    assert found == [
+        ("system", "Be kind."),
+        ("user", "A: hi\nC: ho"),
+        ("assistant", "well?"),
+        ("user", "A: bye"),
+    ]
+
+
+def test_turns_without_names() -> None:
+    """Every second one, counted back from the last."""
+    assert said(dialogue(), "well?\nyes\nand?\nno") == [
+        ("assistant", "well?"),
+        ("user", "yes"),
+        ("assistant", "and?"),
+        ("user", "no"),
+    ]
+
+
+def test_prompts() -> None:
+    """By the chat template where there is one, else a line a turn; of what is too long whole turns
+    are left."""
+    tokenizer = words(ended=False)
+    application = dialogue(speaker="B", maximum_tokens=10)
+    tokenizer.chat_template = TEMPLATE
+    text = "the movie was so good\nB: it was\nand the plot"
+    (ids,) = [
+        one["input_ids"]
+        for one in application.encode([{"context": text}], tokenizer, supervised=False)
+    ]
+    # Ten tokens, two of them the template's around a text: eight of the text, and of them the
+    # turns that are whole.
+    assert tokenizer.decode(ids) == "a it was the and the plot a"
+    tokenizer.chat_template = None
+    (plain,) = application.encode([{"context": "a\nso"}], tokenizer, supervised=False)
+    assert plain["input_ids"] == [IDS["a"], IDS["so"]]
+
+
+def test_a_template_that_takes_no_conversation(causal: Path) -> None:
+    """Such as one without a system's turn, or that begins with the user's alone."""
+    made = learner(causal, dialogue())
+    refusing = "{{ raise_exception('only user first') if messages[0].role != 'user' }} a"
+    made.tokenizer.chat_template = refusing
+    for application in (dialogue(), dialogue(speaker="B"), dialogue(prefix="kind")):
+        (complaint,) = application.complaints(made.backbone, made.tokenizer)
+        assert "chat template" in complaint
+        assert "only user first" in complaint
+    made.tokenizer.chat_template = TEMPLATE
+    assert list(dialogue(speaker="B").complaints(made.backbone, made.tokenizer)) == []
+
+
+@pytest.fixture(params=["seq2seq", "causal"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+def test_perplexity(folder: Path) -> None:
+    """exp of the mean loss of the responses' tokens, and of as much a word; batched or not."""
+    application = dialogue()
+    made = learner(folder, application)
+    found = prediction.predict(made, "dialogue", ROWS, supervised=True)
+    nats = 0.0
+    for row, one in zip(ROWS, found, strict=True):
+        (example,) = application.encode([row], made.tokenizer)
+        labels = torch.tensor([example["labels"]])
+        batch: Any = {
+            "input_ids": torch.tensor([example["input_ids"]]),
+            "attention_mask": torch.ones(1, len(example["input_ids"]), dtype=torch.long),
+            "labels": labels,
+        }
+        with torch.no_grad():
+            loss = float(made("dialogue", batch).loss)
+        assert one["nats"] == pytest.approx(loss * labels.numel(), rel=1e-4)
+        nats += one["nats"]
+    # The second response has eight tokens, of which the end would be the ninth: it is cut.
+    assert [(one["tokens"], one["words"]) for one in found] == [(4, 3), (8, 7)]
+    scores = application.scores(application.statistics(found, ROWS).sum(0))
+    assert scores["perplexity"] == pytest.approx(np.exp(nats / 12))
+    assert scores["word_perplexity"] == pytest.approx(np.exp(nats / 10))
+
+
+def test_the_response_is_not_read(folder: Path) -> None:
+    """What is written is the same whether the response is known or not."""
+    made = learner(folder, dialogue())
+    blind = prediction.predict(made, "dialogue", ROWS)
+    told = prediction.predict(made, "dialogue", ROWS, supervised=True)
+    assert [set(one) for one in blind] == [{"text"}] * 2
+    assert [one["text"] for one in blind] == [one["text"] for one in told]
+
+
+def test_the_floor_has_no_perplexity() -> None:
+    """The most frequent response gives no probabilities: its perplexity is left out, all else is
+    compared."""
+    pipeline = Pipeline.model_validate(
+        {
+            "application": {"kind": "dialogue"},
+            "backbone": {"new": {}},
+            "sources": {"chats": {"path": "none"}},
+            "target": {"clinic": {"path": "none"}},
+            "paradigm": {"kind": "fine_tuning"},
+            "evaluation": {"resamples": 100},
+            "promotion": {"model": "clinic"},
+        }
+    )
+    application = pipeline.application
+    rows = [{**row, "id": str(i), "group": None} for i, row in enumerate([*ROWS, *ROWS, ROWS[1]])]
+    floor = application.trivial(rows, rows)
+    assert {one["text"] for one in floor} == {"very fine , was it not ?"}
+    transfer = [{"text": row["response"], "nats": 4.0, "tokens": 4, "words": 3} for row in rows]
+    report = comparison.compare(pipeline, {"majority": floor, "transfer": transfer}, rows)
+    json.dumps(report, allow_nan=False)
+    assert set(report["systems"]["majority"]) == {"bleu", "rougeL"}
+    assert report["systems"]["transfer"]["perplexity"]["value"] == pytest.approx(np.e)
+    assert set(report["gains"]["majority"]["metrics"]) == {"bleu", "rougeL"}
+    assert report["systems"]["transfer"]["rougeL"]["value"] == pytest.approx(100)
+
+
+def test_distinct() -> None:
+    """Different words and pairs among all that are said, whatever their case."""
+    found = dialogue().traits([{"text": "So so good"}, {"text": "so good"}, {"text": ""}])
+    assert found == {"distinct1": pytest.approx(40), "distinct2": pytest.approx(100 * 2 / 3)}
+
+
+def test_sampling(folder: Path) -> None:
+    """Drawn anew each time, and the same again from the same seed; beams are another way."""
+    warm = dialogue(sampling=Sampling(temperature=5.0, top_p=1.0))
+    made = learner(folder, warm)
+
+    def drawn(seed: int) -> list[dict[str, Any]]:
+        torch.manual_seed(seed)
+        return prediction.predict(made, "dialogue", ROWS)
+
+    assert drawn(1) == drawn(1)
+    assert len({json.dumps(drawn(seed)) for seed in range(5)}) > 1
+    with pytest.raises(ValidationError, match="set beams: 1"):
+        dialogue(sampling={}, beams=2)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_streamed(folder: Path, tmp_path: Path, beams: int) -> None:
+    """The pieces together are what is written without streaming, one request at a time."""
+    application = dialogue(beams=beams)
+    learner(folder, application).save(tmp_path / "learner")
+    serving.describe(tmp_path, application)
+    served = serving.ServedModel(tmp_path)
+    for row in ROWS:
+        table = pd.DataFrame({"context": [row["context"]]})
+        pieces = [one["response"] for one in served.predict_stream(table)]
+        assert "".join(pieces).strip() == served.predict(table)["response"][0]
+        assert beams > 1 or len(pieces) > 1
+    with pytest.raises(ValueError, match="2 requests; only one"):
+        list(served.predict_stream(pd.DataFrame({"context": ["so", "so"]})))
+    # What goes wrong while writing reaches who reads.
+    served.learner.backbone.generate = lambda *_, **__: 1 / 0  # type: ignore[assignment,method-assign,return-value]
+    with pytest.raises(ZeroDivisionError):
+        list(served.predict_stream(pd.DataFrame({"context": ["so"]})))
+
+
+def ingested(tmp_path: Path, *rows: dict[str, Any]) -> list[dict[str, Any]]:
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    stage = ingest.stage("chats", Domain(path=str(path)), dialogue())
+    stage.compute(tmp_path)
+    return pq.read_table(tmp_path / "rows.parquet").to_pylist()
+
+
+def test_turns_in_the_data(tmp_path: Path) -> None:
+    """A list of texts, of roles and contents, or one text with a turn a line."""
+    rows = ingested(
+        tmp_path,
+        {"context": ["A: hi", "B: oh\nwell", ""], "response": "yes"},
+        {"context": [{"role": "user", "content": "hi"}, {"content": "oh"}], "response": "yes"},
+        {"context": "A: hi\r\n\nB: oh", "response": "yes"},
+        {"context": [], "response": "yes"},
+        {"context": ["hi"], "response": " "},
+    )
+    assert [row["context"] for row in rows] == [
+        "A: hi\nB: oh well",
+        "user: hi\noh",
+        "A: hi\nB: oh",
+        None,  # which the gate rejects, and a missing response too
+        "hi",
+    ]
+    assert rows[4]["response"] is None
+
+
+def test_a_conversation() -> None:
+    """All that was said is told at each turn; an empty line forgets it."""
+    heard: list[list[str]] = []
+
+    def partner(turns: Any) -> Any:
+        heard.append(list(turns))
+        yield " re: "
+        yield turns[-1]
+
+    answered = StringIO()
+    converse(partner, StringIO("hi\nwell\n\nso\n"), answered)
+    assert heard == [["hi"], ["hi", "re: hi", "well"], ["so"]]
+    assert answered.getvalue() == "> re: hi\n> re: well\n> > re: so\n> \n"
