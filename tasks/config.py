@@ -74,10 +74,13 @@ class BackboneConfig(Config):
 class Pretraining(Config):
     """Continue the backbone's pretraining on unlabelled text before anything else."""
 
-    objective: Literal["mlm"] = "mlm"
-    """What is learned from text alone: masked language modelling (Devlin et al. 2019)."""
+    objective: Literal["mlm", "denoising", "causal"] = "mlm"
+    """What is learned from text alone. mlm, of an encoder: masked words (Devlin et al. 2019);
+    denoising, of a seq2seq network: missing spans (Raffel et al. 2020); causal, of a causal one:
+    each next word."""
     data: Literal["source", "target", "both"] = "target"
-    """Whose training text is read. Labels are not used."""
+    """Whose training text is read: what a prediction is asked for. Labels, and what is to be
+    written, are not used."""
     steps: PositiveInt = 500
     """Optimizer steps."""
     learning_rate: PositiveFloat = 5e-5
@@ -85,7 +88,14 @@ class Pretraining(Config):
     tokens_per_batch: PositiveInt = 2048
     """Padded tokens in one step."""
     mask: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of tokens that are to be guessed."""
+    """Share of tokens that are to be guessed; causal guesses all."""
+
+    @model_validator(mode="after")
+    def causal_masks_nothing(self) -> Self:
+        """A share that would be ignored is refused."""
+        if self.objective == "causal" and "mask" in self.model_fields_set:
+            raise ValueError("causal guesses every token; remove mask")
+        return self
 
 
 class EarlyStopping(Config):

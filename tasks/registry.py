@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks import provenance
 from tasks.errors import SourceUnavailable
+from tasks.learning.contracts import Application
 from tasks.tracking import Tracker, connect
 
 
@@ -61,6 +62,17 @@ def load_model(name: str) -> Any:
     raise SourceUnavailable(f"model '{name}': no champion and no challenger in the registry")
 
 
+def loaded_by(application: Application, data: Path, code: Path) -> dict[str, Any]:
+    """What MLflow is told of how a model is loaded and asked."""
+    return {
+        "loader_module": "tasks.learning.serving",
+        "data_path": str(data),
+        "code_paths": [str(code)],
+        "streamable": not application.labels,  # those that write can be read as they do
+        "metadata": {"application": application.model_dump(mode="json")},
+    }
+
+
 def register_model(
     tracker: Tracker, key: str, data: Path, code: Path, example: Any, output: Any, card: str
 ) -> dict[str, str]:
@@ -78,14 +90,10 @@ def register_model(
         with mlflow.start_run(run_id=tracker.child("transfer")):
             logged = mlflow.pyfunc.log_model(
                 name="model",
-                loader_module="tasks.learning.serving",
-                data_path=str(data),
-                code_paths=[str(code)],
+                **loaded_by(tracker.pipeline.application, data, code),
                 pip_requirements=provenance.serving_requirements(),
                 signature=infer_signature(example, output),
                 input_example=example,
-                streamable=not tracker.pipeline.application.labels,
-                metadata={"application": tracker.pipeline.application.model_dump(mode="json")},
             )
         tags = {"graft.key": key, "graft.run": tracker.parent}
         version = mlflow.register_model(logged.model_uri, model, tags=tags)

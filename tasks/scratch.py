@@ -9,7 +9,7 @@ learner/backbone/     see tasks/learning/learner.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,11 @@ def stage(pipeline: Pipeline, split: store.Output) -> Stage:
     assert config is not None
 
     def compute(folder: Path) -> None:
-        tokenizer = vocabulary(texts(pipeline, split), config.vocabulary)
+        from tasks.learning.objectives.denoising import SENTINELS
+
+        denoising = pipeline.pretraining and pipeline.pretraining.objective == "denoising"
+        marks = SENTINELS if denoising else ()
+        tokenizer = vocabulary(texts(pipeline, split), config.vocabulary, marks)
         place = folder / "learner" / "backbone"
         network(config, tokenizer, pipeline.seed).save_pretrained(place)
         tokenizer.save_pretrained(place)
@@ -44,6 +48,7 @@ def stage(pipeline: Pipeline, split: store.Output) -> Stage:
             "new": config.model_dump(mode="json"),
             "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
             "domains": list(pipeline.domains),
+            "objective": pipeline.pretraining.objective if pipeline.pretraining else None,
             "seed": pipeline.seed,
         },
         {f"rows of {d}": split.digest(f"{d}/") for d in pipeline.domains},
@@ -62,8 +67,11 @@ def texts(pipeline: Pipeline, split: store.Output) -> Iterator[str]:
                 yield from (prefix + row[name] for name in free if row[name])
 
 
-def vocabulary(texts: Iterator[str], size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most so many sub-words, which puts an end to each text."""
+def vocabulary(
+    texts: Iterator[str], size: int, marks: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of at most so many sub-words, the marks among them, which puts an end to each
+    text."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
@@ -74,7 +82,7 @@ def vocabulary(texts: Iterator[str], size: int) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=[PAD, END],
+        special_tokens=[PAD, END, *marks],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks import progress, store
-from tasks.config import BackboneConfig, Pipeline, SourceTraining
+from tasks.config import BackboneConfig, Pipeline, Pretraining, SourceTraining
 from tasks.errors import ConfigError, UnsafeModel
 from tasks.fetch import fetch, made_once
 from tasks.learning.contracts import Paradigm, Row, Unfit
 from tasks.stage import Stage
 from tasks.training import Origin, Rows, fit, read_rows, training_key
+
+if TYPE_CHECKING:
+    from tasks.learning.objectives.base import Unlabelled
 
 
 def locate(config: BackboneConfig) -> Origin:
@@ -55,7 +59,7 @@ def converted(folder: Path) -> Path:
 
 
 def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -> Stage:
-    """Masked language modelling on the text of the sources, the target, or both."""
+    """Continued pretraining on the text of the sources, the target, or both."""
     config = pipeline.pretraining
     assert config is not None
     domains = {
@@ -98,25 +102,22 @@ def pretrain(
     """Continue pretraining on the domains' texts and write the learner, heads untrained.
 
     Raises:
-        ConfigError: the tokenizer has no mask token.
+        ConfigError: the objective does not go with the backbone.
     """
     from tasks.learning import checkpoint, loop
     from tasks.learning.batches import Stream, Together
-    from tasks.learning.masking import MaskedLanguageModelling
+    from tasks.learning.objectives.base import encoded
     from tasks.training import start
 
     config = pipeline.pretraining
     assert config is not None
     learner = start(pipeline, origin)
-    if learner.tokenizer.mask_token_id is None:
-        raise ConfigError("pretraining.objective is mlm, but the backbone has no mask token")
-    examples = [
-        example
-        for domain, rows in texts.items()
-        for example in pipeline.application_of(domain).encode(
-            rows, learner.tokenizer, supervised=False
-        )
-    ]
+    examples = []
+    for domain, rows in texts.items():
+        application = pipeline.application_of(domain)
+        read = [" ".join(row[field] for field in application.inputs) for row in rows]
+        ended = config.objective != "mlm"
+        examples += encoded(read, learner, application.maximum_tokens, ended=ended)
     stream = Stream(
         pipeline.application.kind,
         examples,
@@ -128,16 +129,28 @@ def pretrain(
     try:
         loop.train(
             learner,
-            MaskedLanguageModelling(config.mask),
+            objective(config),
             Together(target=stream),
             schedule,
             folder,
             report=lambda step, steps, values: progress.step("pretraining", step, steps, values),
         )
     except Unfit as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"pretraining.objective is {config.objective}: {error}") from error
     learner.save(folder / "learner")
     checkpoint.forget(folder)
+
+
+def objective(config: Pretraining) -> Unlabelled:
+    """What is learned from the text."""
+    from tasks.learning.objectives.causal import CausalLanguageModelling
+    from tasks.learning.objectives.denoising import Denoising
+    from tasks.learning.objectives.masked import MaskedLanguageModelling
+
+    if config.objective == "causal":
+        return CausalLanguageModelling()
+    kinds = {"mlm": MaskedLanguageModelling, "denoising": Denoising}
+    return kinds[config.objective](config.mask)
 
 
 def paradigm(training: SourceTraining) -> Paradigm:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.tiny import reviews, write_backbone
 
@@ -70,21 +71,64 @@ def write_writing_project(folder: Path) -> Path:
     return folder
 
 
+TALKING = """\
+pipelines:
+  toy:
+    description: Opinions, and what is said to them
+    application: {kind: dialogue, beams: 1, maximum_new_tokens: 8, speaker: bot}
+    backbone: {new: {vocabulary: 320, width: 32, layers: 1, heads: 2, feed_forward: 64}}
+    sources:
+      movies: {path: movies.jsonl}
+    target:
+      products: {path: products.jsonl, labelled: 24, tested: 40, split: {test: 0.5}}
+    source_training: {epochs: 2, learning_rate: 1.0e-3}
+    paradigm: {kind: fine_tuning}
+    training: {epochs: 2, learning_rate: 1.0e-3, tokens_per_batch: 128}
+    validation: {near_duplicates: 1.0}
+    evaluation: {resamples: 200}
+    promotion: {model: toy}
+"""
+
+
+def write_talking_project(folder: Path) -> Path:
+    """As `write_writing_project`, of conversations; validation rows are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(("movies", "products")):
+        rows = numbered(reviews(120, seed), name)
+        told = [
+            {
+                "context": [
+                    {"role": "user", "content": "hello"},
+                    {"role": "bot", "content": "yes"},
+                    {"role": "user", "content": row["text"]},
+                ],
+                "response": row["label"],
+            }
+            for row in rows
+        ]
+        write_rows(folder / f"{name}.jsonl", told)
+    (folder / "pipelines.yaml").write_text(TALKING, encoding="utf-8")
+    return folder
+
+
 def numbered(rows: Sequence[dict[str, str]], name: str) -> list[dict[str, str]]:
     """Each text with a number of its own."""
     return [{**row, "text": f"{row['text']} {name} {i}"} for i, row in enumerate(rows)]
 
 
-def write_rows(path: Path, rows: Sequence[dict[str, str | None]]) -> None:
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """JSON Lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def graft(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
+def graft(
+    folder: Path, home: Path, *arguments: str, given: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own; `given` is what it reads."""
     return subprocess.run(
         command(*arguments),
         cwd=folder,
+        input=given,
         env=environment(home),
         capture_output=True,
         text=True,

@@ -202,15 +202,15 @@ def test_streamed(folder: Path, tmp_path: Path, beams: int) -> None:
     served = serving.ServedModel(tmp_path)
     for row in ROWS:
         table = pd.DataFrame({"context": [row["context"]]})
-        pieces = [one["response"] for one in served.predict_stream(table)]
+        pieces = [one["response"] for one in served.predict_stream(dict(row))]
         assert "".join(pieces).strip() == served.predict(table)["response"][0]
         assert beams > 1 or len(pieces) > 1
-    with pytest.raises(ValueError, match="2 requests; only one"):
-        list(served.predict_stream(pd.DataFrame({"context": ["so", "so"]})))
+    with pytest.raises(ValueError, match="'context' is missing; given: text"):
+        list(served.predict_stream({"text": "so"}))
     # What goes wrong while writing reaches who reads.
     served.learner.backbone.generate = lambda *_, **__: 1 / 0  # type: ignore[assignment,method-assign,return-value]
     with pytest.raises(ZeroDivisionError):
-        list(served.predict_stream(pd.DataFrame({"context": ["so"]})))
+        list(served.predict_stream({"context": "so"}))
 
 
 def ingested(tmp_path: Path, *rows: dict[str, Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.batches import Stream, Together
 from tasks.learning.contracts import Objective
 from tasks.learning.learner import Learner, new_learner
-from tasks.learning.masking import MaskedLanguageModelling
+from tasks.learning.objectives.masked import MaskedLanguageModelling
 from tasks.learning.paradigms.fine_tuning import FineTuning
 from tasks.learning.paradigms.tuning import Lora
 from tasks.learning.prediction import evaluating

@@ -9,20 +9,29 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from flows.answers import answers
 from tasks.errors import DataError, SourceUnavailable
-from tests.project import environment, graft, write_project, write_writing_project
+from tasks.learning.applications import AnyApplication
+from tests.project import (
+    environment,
+    graft,
+    write_project,
+    write_talking_project,
+    write_writing_project,
+)
+from tests.test_grid import APPLICATIONS, members
 
 pytestmark = pytest.mark.integration
 
 WITHOUT_GRAFT = """
-import sys
+import json, sys
 sys.meta_path = [f for f in sys.meta_path if "editable" not in type(f).__name__.lower()
                  and "editable" not in getattr(f, "__module__", "").lower()
                  and "editable" not in getattr(f, "__name__", "").lower()]
@@ -35,9 +44,18 @@ else:
     raise SystemExit("Graft can still be imported")
 import mlflow, pandas
 mlflow.set_tracking_uri(URI)
-model = mlflow.pyfunc.load_model("models:/toy@challenger")
-print(model.predict(pandas.DataFrame({"text": ["great film", "awful plot"]})).to_json())
+found = {}
+for uri, column in MODELS.items():
+    model = mlflow.pyfunc.load_model(uri)
+    asked = pandas.DataFrame({column: ["great film", "awful plot"]})
+    found[uri] = model.predict(asked).to_dict("list")
+    if column == "context":
+        pieces = model.predict_stream(asked[:1])
+        said = "".join(piece["response"] for piece in pieces)
+        assert said.strip() == found[uri]["response"][0], said
+print(json.dumps(found))
 """
+CHALLENGER = "models:/toy@challenger"
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +72,13 @@ def uri(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow.db'}"
 
 
-def asked_without_graft(home: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """What the registered model says to two texts in a process that cannot import Graft."""
-    repository = str(Path(__file__).parent.parent)
-    script = f"REPOSITORY = {repository!r}\nURI = {uri(home)!r}\n{WITHOUT_GRAFT}"
+def asked_without_graft(
+    home: Path, folder: Path, models: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """What models, each with its input column, say to two texts in a process that cannot import
+    Graft."""
+    known = {"REPOSITORY": str(Path(__file__).parent.parent), "URI": uri(home), "MODELS": models}
+    script = "\n".join([*(f"{name} = {value!r}" for name, value in known.items()), WITHOUT_GRAFT])
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
@@ -82,17 +103,81 @@ def test_a_model_that_writes(tmp_path: Path) -> None:
     assert set(report["systems"]["transfer"]) == {"bleu", "chrf"}
     assert set(report["shift"]) == {"before", "after"}
     (tmp_path / "elsewhere").mkdir()
-    table = asked_without_graft(home, tmp_path / "elsewhere")
+    (table,) = asked_without_graft(home, tmp_path / "elsewhere", {CHALLENGER: "text"}).values()
     assert list(table) == ["translation"]
     assert len(table["translation"]) == 2
+
+
+def test_a_model_that_talks(tmp_path: Path) -> None:
+    """A dialogue is learned, scored by words and by probability, registered, and talked to."""
+    folder, home = write_talking_project(tmp_path / "project"), tmp_path / "home"
+    done = graft(folder, home, "run", "toy", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])["evaluation"]
+    assert report["rows"] == 40
+    assert list(report["systems"]) == ["majority", "source_only", "target_only", "transfer"]
+    assert set(report["gains"]["target_only"]["metrics"]) == {
+        "bleu",
+        "rougeL",
+        "perplexity",
+        "word_perplexity",
+    }
+    assert set(report["traits"]["transfer"]) == {"distinct1", "distinct2"}
+    talked = graft(folder, home, "chat", "toy", given="hello\ngreat film\n")
+    assert talked.returncode == 0, talked.stderr
+    assert talked.stdout.count("> ") == 3
+    answer = graft(folder, home, "predict", "toy", "great film", "--json")
+    assert list(json.loads(answer.stdout)[0]) == ["context", "response"]
+
+
+@pytest.mark.filterwarnings("ignore:.*An input example was not provided")
+def test_every_application_without_graft(
+    seq2seq: Path, backbone: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of each, registered, answers where Graft cannot be imported."""
+    import mlflow
+
+    from tasks import register
+    from tasks.learning import serving
+    from tasks.learning.learner import new_learner
+    from tasks.registry import loaded_by
+
+    monkeypatch.chdir(tmp_path)  # where MLflow puts artifacts
+    register.copy_code(tmp_path / "tasks")
+    mlflow.set_tracking_uri(uri(home))
+    home.mkdir()
+    models = {}
+    for kind, application in members(AnyApplication).items():
+        options, _ = APPLICATIONS[kind]
+        made = application(kind=kind, **options)
+        data = tmp_path / kind
+        new_learner(seq2seq if not made.labels else backbone, {kind: made}).save(data / "learner")
+        serving.describe(data, made)
+        (column,) = made.request
+        asked = pandas.DataFrame({column: ["great film"]})
+        answer = serving.ServedModel(data).predict(asked)
+        with mlflow.start_run():
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                **loaded_by(made, data, tmp_path / "tasks"),
+                pip_requirements=[],
+                signature=mlflow.models.infer_signature(asked, answer),
+            )
+        mlflow.register_model(logged.model_uri, kind)
+        models[f"models:/{kind}/1"] = column
+    (tmp_path / "elsewhere").mkdir()
+    found = asked_without_graft(home, tmp_path / "elsewhere", models)
+    assert {uri: len(next(iter(table.values()))) for uri, table in found.items()} == {
+        uri: 2 for uri in models
+    }
 
 
 def test_loads_without_graft(registered: tuple[Path, Path], tmp_path: Path) -> None:
     """A process that cannot import Graft loads the model and gets labels and probabilities."""
     _, home = registered
-    table = asked_without_graft(home, tmp_path)
-    assert list(table["label"].values()) == ["positive", "negative"]
-    sums = [table["probability_negative"][i] + table["probability_positive"][i] for i in "01"]
+    (table,) = asked_without_graft(home, tmp_path, {CHALLENGER: "text"}).values()
+    assert table["label"] == ["positive", "negative"]
+    sums = [table["probability_negative"][i] + table["probability_positive"][i] for i in (0, 1)]
     assert sums == pytest.approx([1, 1], abs=1e-5)
 
 
@@ -104,6 +189,14 @@ def test_predict_command(registered: tuple[Path, Path]) -> None:
     (folder / "fresh.csv").write_text('text\n"great, great film"\nawful plot\n', encoding="utf-8")
     many = graft(folder, home, "predict", "toy", "fresh.csv", "--json")
     assert [row["label"] for row in json.loads(many.stdout)] == ["positive", "negative"]
+
+
+def test_chat_refuses(registered: tuple[Path, Path]) -> None:
+    """What is no dialogue, in one line."""
+    folder, home = registered
+    done = graft(folder, home, "chat", "toy", given="hello\n")
+    assert done.returncode == 2
+    assert "'toy' is no dialogue model; `graft predict toy TEXT` asks it" in done.stderr
 
 
 def test_predict_refuses(registered: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

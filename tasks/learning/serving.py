@@ -7,7 +7,7 @@ model/served.json     {"application": {"kind": "text_classification", …}}
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,40 +49,36 @@ class ServedModel:
         """
         import pandas as pd
 
-        rows = self._rows(table)
+        rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+        self._check(rows)
         found = predict(self.learner, self.application.kind, rows)
         pairs = zip(rows, found, strict=True)
         return pd.DataFrame([self.application.columns(row, one) for row, one in pairs])
 
     def predict_stream(
-        self, table: pd.DataFrame, params: dict[str, Any] | None = None
+        self, row: dict[str, Any], params: dict[str, Any] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """The answer to the only request, of a model that writes, piece by piece: their texts
-        joined are what is written.
+        """The answer of a model that writes to one request, {"context": "Hello."}, piece by piece:
+        their texts joined are what is written.
 
         Raises:
-            ValueError: as `predict`; or there are several requests, or the model does not write.
+            ValueError: as `predict`; or the model does not write.
         """
         from tasks.learning.streaming import stream
 
-        rows = self._rows(table)
-        if len(rows) != 1:
-            raise ValueError(f"{len(rows)} requests; only one at a time can be streamed")
-        for piece in stream(self.learner, self.application.kind, rows[0]):
-            yield self.application.columns(rows[0], {"text": piece})
+        self._check([row])
+        for piece in stream(self.learner, self.application.kind, row):
+            yield self.application.columns(row, {"text": piece})
 
-    def _rows(self, table: pd.DataFrame) -> list[dict[str, Any]]:
-        """The requests, checked."""
-        for column in self.application.request:
-            if column not in table:
-                raise ValueError(
-                    f"column '{column}' is missing; given: {', '.join(map(str, table.columns))}"
-                )
-            wrong = [i for i, v in enumerate(table[column]) if not isinstance(v, str) or not v]
-            if wrong:
-                raise ValueError(f"row {wrong[0] + 1}: '{column}' is not a text")
-        rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
-        return rows
+    def _check(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for number, row in enumerate(rows, 1):
+            for column in self.application.request:
+                if column not in row:
+                    raise ValueError(
+                        f"column '{column}' is missing; given: {', '.join(map(str, row))}"
+                    )
+                if not isinstance(row[column], str) or not row[column]:
+                    raise ValueError(f"row {number}: '{column}' is not a text")
 
 
 def _load_pyfunc(path: str) -> ServedModel:

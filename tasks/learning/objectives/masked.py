@@ -6,16 +6,16 @@ Devlin et al. 2019, section 3.1: of the chosen tokens 80% become [MASK], 10% a r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.learning.contracts import IGNORED, Draw, Unfit
+from tasks.learning.contracts import IGNORED, Batch, Unfit
 from tasks.learning.learner import Learner
+from tasks.learning.objectives.base import Unlabelled, likelihood
 
 
 def mask_tokens(
@@ -36,32 +36,26 @@ def mask_tokens(
 
 
 @dataclass(frozen=True)
-class MaskedLanguageModelling:
-    """Fills `.grad`, so that the one loop trains by it."""
+class MaskedLanguageModelling(Unlabelled):
+    """Masked tokens from all the others."""
+
+    kind: ClassVar[Literal["encoder", "seq2seq", "causal"]] = "encoder"
 
     share: float
+    """Of the tokens that are to be guessed."""
 
     def prepare(self, learner: Learner) -> None:
         """Add a projection to the vocabulary, tied to the input embeddings; dropped afterwards."""
+        super().prepare(learner)
+        if learner.tokenizer.mask_token_id is None:
+            raise Unfit("the backbone has no mask token")
         embeddings = learner.backbone.model.get_input_embeddings()
         if embeddings.embedding_dim != learner.backbone.width:
-            raise Unfit("pretraining: this backbone's embeddings are narrower than its states")
-        learner.heads.requires_grad_(False)
+            raise Unfit("this backbone's embeddings are narrower than its states")
         learner.extras["vocabulary"] = Vocabulary(embeddings, learner.backbone.width)
 
-    def parameter_groups(self, learner: Learner, learning_rate: float) -> list[dict[str, Any]]:
-        """Everything at one rate."""
-        trained = [p for p in learner.parameters() if p.requires_grad]
-        return [{"params": trained, "lr": learning_rate}]
-
-    def advance(self, learner: Learner, progress: float) -> None:
-        """Nothing changes over time."""
-
-    def gradients(
-        self, learner: Learner, draw: Draw, backward: Callable[[Tensor], None]
-    ) -> dict[str, float]:
-        """∇ of the loss on the masked positions."""
-        batch = draw["target"][1]
+    def loss(self, learner: Learner, batch: Batch) -> Tensor:
+        """() over the masked positions."""
         tokenizer = learner.tokenizer
         special = torch.tensor(tokenizer.all_special_ids, device=batch["input_ids"].device)
         maskable = ~torch.isin(batch["input_ids"], special)
@@ -70,11 +64,7 @@ class MaskedLanguageModelling:
         )
         states = learner.backbone.encode(ids, batch["attention_mask"])
         scored = labels != IGNORED
-        logits = learner.extras["vocabulary"](states[scored])  # (scored, V)
-        loss = functional.cross_entropy(logits.float(), labels[scored], reduction="sum")
-        loss = loss / scored.sum().clamp(min=1)
-        backward(loss)
-        return {"loss": float(loss.detach())}
+        return likelihood(learner.extras["vocabulary"](states[scored]), labels[scored])
 
 
 class Vocabulary(nn.Module):

@@ -13,7 +13,7 @@ from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.batches import Stream, Together
 from tasks.learning.contracts import IGNORED
 from tasks.learning.learner import Learner, load_learner, new_learner
-from tasks.learning.masking import MaskedLanguageModelling, mask_tokens
+from tasks.learning.objectives.masked import MaskedLanguageModelling, mask_tokens
 from tests.tiny import reviews
 
 MASK = 103
