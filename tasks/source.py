@@ -5,7 +5,7 @@ Its key holds nothing of the target's labels, so a retrain on new target data fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,8 @@ def locate(config: BackboneConfig) -> Origin:
         SourceUnavailable: nothing is there.
         UnsafeModel: pickled weights, or code of its own.
     """
-    from tasks.learning.safety import PICKLE, UnsafeBackbone, check_safe
+    from tasks.learning.gguf import from_gguf
+    from tasks.learning.safety import PICKLE, UnsafeBackbone, check_safe, from_pickle
 
     assert config.path is not None
     if config.path.startswith("models:/"):
@@ -38,22 +39,22 @@ def locate(config: BackboneConfig) -> Origin:
     else:
         folder = fetch(config.path, config.revision, "models")
     try:
-        if config.pickle == "convert" and (folder / PICKLE).is_file():
-            folder = converted(folder)
+        if folder.suffix == ".gguf":
+            folder = converted(folder, from_gguf)
+        elif config.pickle == "convert" and (folder / PICKLE).is_file():
+            folder = converted(folder, from_pickle)
         check_safe(folder)
     except UnsafeBackbone as error:
         raise UnsafeModel(str(error)) from error
     return Origin(folder, store.folder_digest(folder))
 
 
-def converted(folder: Path) -> Path:
-    """The model with its weights as safetensors, in GRAFT_HOME/converted/<digest>."""
-    from tasks.learning.safety import convert
-
-    target = store.home() / "converted" / store.folder_digest(folder)
+def converted(place: Path, convert: Callable[[Path, Path], None]) -> Path:
+    """The model as a folder with its weights as safetensors, in GRAFT_HOME/converted/<digest>."""
+    target = store.home() / "converted" / store.folder_digest(place)
     with made_once(target) as work:
         if work is not None:
-            convert(folder, work / "model")
+            convert(place, work / "model")
             (work / "model").rename(target)
     return target
 

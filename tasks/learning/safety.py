@@ -38,7 +38,7 @@ def check_safe(folder: Path) -> None:
         raise UnsafeBackbone(f"{folder}: {what}; only safetensors are accepted")
 
 
-def convert(folder: Path, target: Path) -> None:
+def from_pickle(folder: Path, target: Path) -> None:
     """Write a copy of a pickled model's folder to `target`, its weights as safetensors.
 
     The pickle is read with `weights_only`: anything in it but tensors and plain containers is an
