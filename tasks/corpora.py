@@ -88,7 +88,7 @@ def chatterbot(file: File, _header: Sequence[str] | None) -> Records:
     except (YAMLError, KeyError, TypeError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise DataError(f"{file.place}: not ChatterBot's format ({first})") from error
-    yield from responses(said)
+    yield from responses(file.name, said)
 
 
 def chitchat(file: File, _header: Sequence[str] | None) -> Records:
@@ -102,18 +102,19 @@ def chitchat(file: File, _header: Sequence[str] | None) -> Records:
         ]
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file.place}: not Chit-Chat's format ({error!r})") from error
-    yield from responses(said)
+    yield from responses(file.name, said)
 
 
-def responses(conversations: Iterable[Sequence[str]]) -> Records:
-    """Every turn but the first of each conversation as the response to those before it."""
+def responses(name: str, conversations: Iterable[Sequence[str]]) -> Records:
+    """Every turn but the first of each conversation as the response to those before it;
+    `conversation` tells which: "health.yml 1"."""
     number = 0
     for place, turns in enumerate(conversations, 1):
         said = [turn for turn in turns if turn.strip()]
         for i in range(1, len(said)):
             number += 1
             context = said[max(0, i - TURNS) : i]
-            yield number, {"context": context, "response": said[i], "conversation": place}
+            yield number, {"context": context, "response": said[i], "conversation": f"{name} {place}"}
 
 
 def metadata(file: File, _header: Sequence[str] | None) -> Records:
