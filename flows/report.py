@@ -13,13 +13,16 @@ from rich.table import Table
 from flows.console import console
 
 NOTES = {
-    "majority": "the most frequent label",
+    "majority": "the most frequent answer",
     "copy": "the text as it is",
     "lead": "the text's first sentences",
     "source_only": "trained on the source, not on the target",
     "target_only": "trained on the target's labels alone",
     "transfer": "from the source to the target",
 }
+
+LOWER = {"perplexity", "word_perplexity"}
+"""Metrics that are better the lower they are."""
 
 
 def rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -49,9 +52,15 @@ def markdown_table(report: Mapping[str, Any]) -> str:
         "|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows(report)),
         "",
-        *(f"- {sentence}" for sentence in (*gains(report), *shift(report), *affinities(report))),
+        *(f"- {sentence}" for sentence in sentences(report)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def sentences(report: Mapping[str, Any]) -> Iterator[str]:
+    """What the tables do not say."""
+    for told in (gains, beside, shift, affinities):
+        yield from told(report)
 
 
 def shift(report: Mapping[str, Any]) -> Iterator[str]:
@@ -90,13 +99,25 @@ def gains(report: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def beside(report: Mapping[str, Any]) -> Iterator[str]:
+    """The transfer against `target_only` in the metrics that do not decide."""
+    found = report["gains"].get("target_only", {}).get("metrics", {})
+    for metric in (name for name in found if name != report["metric"]):
+        own, alone = (
+            report["systems"][name][metric]["value"] for name in ("transfer", "target_only")
+        )
+        lower = " (lower is better)" if metric in LOWER else ""
+        difference = "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**found[metric])
+        yield f"{metric}{lower}: {own:.3f}, target_only {alone:.3f}, difference {difference}"
+
+
 def print_result(result: dict[str, Any], seconds: float) -> None:
     """The table, the gain, what was registered, and how to look closer."""
     from tasks.store import home
 
     report, registration = result["evaluation"], result["registration"]
     console.print(table(report))
-    for sentence in (*gains(report), *shift(report), *affinities(report)):
+    for sentence in sentences(report):
         console.print(sentence, soft_wrap=True)
     known = " (already registered)" if registration["cached"] else ""
     console.print(

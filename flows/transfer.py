@@ -146,6 +146,8 @@ def record_evaluation(
                 for bound, value in found.items()
             },
         )
+    for metric, signature in report["signatures"].items():
+        tracker.tag(tracker.parent, f"graft.signature.{metric}", signature)
     for name, traits in report["traits"].items():
         tracker.values(tracker.child(name), {f"test_{trait}": v for trait, v in traits.items()})
     shift = {f"a_distance_{moment}": value for moment, value in report["shift"].items()}

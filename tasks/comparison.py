@@ -66,6 +66,7 @@ def compare(
         "units": len(set(units)),
         "systems": systems,
         "labels": labels,
+        "signatures": application.signatures(),
         "traits": {name: application.traits(found) for name, found in predictions.items()},
         "slices": slices(pipeline, counts, rows, units),
         "gains": {name: against(name) for name in predictions if name != TRANSFER},

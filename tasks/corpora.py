@@ -114,7 +114,10 @@ def responses(name: str, conversations: Iterable[Sequence[str]]) -> Records:
         for i in range(1, len(said)):
             number += 1
             context = said[max(0, i - TURNS) : i]
-            yield number, {"context": context, "response": said[i], "conversation": f"{name} {place}"}
+            yield (
+                number,
+                {"context": context, "response": said[i], "conversation": f"{name} {place}"},
+            )
 
 
 def metadata(file: File, _header: Sequence[str] | None) -> Records:
@@ -122,7 +125,7 @@ def metadata(file: File, _header: Sequence[str] | None) -> Records:
     `summary`, and `description`, which is most often its README. One row, or none where either of
     the last two is missing."""
     told = Parser().parsestr(content(file))
-    row = {name: told[name] for name in ("name", "version", "summary")}
-    row["description"] = told.get_payload() or told["description"]
-    if row["summary"] and str(row["description"]).strip():
+    row = {name: told[name] or "" for name in ("name", "version", "summary")}
+    row["description"] = str(told.get_payload()).strip() or told["description"] or ""
+    if row["summary"].strip() and row["description"].strip():
         yield 1, row

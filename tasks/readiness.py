@@ -1,6 +1,7 @@
 """The stage before any training: what only the split rows and the backbone can tell is refused.
 
-ready.json    the backbone's layers, and the longest input it takes: {"layers": 6, "longest": 512}
+ready.json    the backbone's layers, the longest input it takes, and the share of each domain's
+              tokens that it does not know: {"layers": 6, "longest": 512, "unknown": {"movies": 0}}
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from tasks.training import Origin
 if TYPE_CHECKING:
     from tasks.learning.learner import Learner
 
+SAMPLE = 1000
+"""Rows of each domain in which unknown tokens are counted."""
+
 
 def stage(pipeline: Pipeline, backbone: Origin, split: store.Output) -> Stage:
     """Go through every training of the pipeline without training anything."""
@@ -29,8 +33,12 @@ def stage(pipeline: Pipeline, backbone: Origin, split: store.Output) -> Stage:
     def compute(folder: Path) -> None:
         rows(pipeline, split.read_json(report)["domains"])
         episodes(pipeline, split)
-        found = learners(pipeline, backbone).backbone
-        ready = {"layers": len(found.layers()), "longest": found.maximum_positions}
+        learner = learners(pipeline, backbone)
+        ready = {
+            "layers": len(learner.backbone.layers()),
+            "longest": learner.backbone.maximum_positions,
+            "unknown": unknown(pipeline, learner, split),
+        }
         (folder / "ready.json").write_text(json.dumps(ready), encoding="utf-8")
 
     return Stage(
@@ -43,6 +51,7 @@ def stage(pipeline: Pipeline, backbone: Origin, split: store.Output) -> Stage:
                     "paradigm": True,
                     "source_training": {"freeze", "early_stopping"},
                     "training": {"early_stopping"},
+                    "validation": {"unknown_over"},
                 },
             ),
             "tasks": {n: a.model_dump(mode="json") for n, a in pipeline.tasks.items()},
@@ -133,6 +142,30 @@ def episodes(pipeline: Pipeline, split: store.Output) -> None:
         )
     except Unfit as error:
         raise ConfigError(f"paradigm: {error}") from error
+
+
+def unknown(pipeline: Pipeline, learner: Learner, split: store.Output) -> dict[str, float]:
+    """Domain -> the share of unknown tokens in all free text of its first 1,000 training rows.
+
+    Raises:
+        DataRejected: it is above what the pipeline allows.
+    """
+    tokenizer, shares = learner.tokenizer, {}
+    for name in pipeline.domains:
+        fields = pipeline.application_of(name).fields
+        free = [field for field, rule in fields.items() if not (rule.values or rule.tags)]
+        rows = training.read_rows(split.file(f"{name}/train.parquet"))[:SAMPLE]
+        texts = [row[field] for row in rows for field in free]
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        tokens = [token for text in ids for token in text]
+        shares[name] = tokens.count(tokenizer.unk_token_id) / max(1, len(tokens))
+        if shares[name] > pipeline.validation.unknown_over:
+            raise DataRejected(
+                f"{name}: the backbone's vocabulary does not know {shares[name]:.0%} of its tokens "
+                f"(allowed {pipeline.validation.unknown_over:.0%}); take a backbone that knows the "
+                "script, or make one with backbone.new"
+            )
+    return shares
 
 
 def learners(pipeline: Pipeline, backbone: Origin) -> Learner:

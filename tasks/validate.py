@@ -45,6 +45,7 @@ def stage(name: str, rows: store.Output, application: Application, validation: V
             "reject_over": validation.reject_over,
             "fields": {f: vars(rule) for f, rule in application.fields.items()},
             "inputs": application.inputs,
+            "application": application.model_dump(mode="json"),  # what it doubts
         },
         inputs={"rows": rows.digest()},
         compute=lambda folder: gate(
@@ -70,7 +71,8 @@ def gate(
     """Write `rows.parquet`, `quarantine.jsonl`, `report.json` and `data_docs/`.
 
     Raises:
-        DataRejected: more than `reject_over` of the rows fail; they are then in `quarantine`.
+        DataRejected: more than `reject_over` of the rows fail; they are then in `quarantine`. Or
+            the application doubts those that are left, all together.
     """
     import pyarrow.parquet as pq
 
@@ -92,7 +94,10 @@ def gate(
             f"{reject_over:.1%}); first {first.file}:{first.row} column '{first.column}': "
             f"{_shown(first.value)} {first.reason}; all in {quarantine}"
         )
-    pq.write_table(table.filter(good), folder / "rows.parquet")
+    kept = table.filter(good)
+    for doubt in application.doubts(kept.to_pylist()):
+        raise DataRejected(f"{name}: {doubt}")
+    pq.write_table(kept, folder / "rows.parquet")
     report = {
         **rows.read_json("report.json"),
         "rows": table.num_rows - len(bad),

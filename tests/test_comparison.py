@@ -48,3 +48,35 @@ def test_rows_of_a_group_are_drawn_together() -> None:
     assert wide / narrow == pytest.approx(10**0.5, rel=0.2)
     assert gains[0]["mcnemar_p_value"] < 0.001
     assert gains[1]["mcnemar_p_value"] is None
+
+
+def test_slices() -> None:
+    """Thirds by length, of which the longest is the one that the baseline fails at."""
+    rows = [
+        {"id": str(n), "group": None, "label": "positive", "text": "so " * (n // 10 + 1)}
+        for n in range(90)
+    ]
+    right, wrong = {"label": "positive"}, {"label": "negative"}
+    alone = [wrong if n >= 60 else right for n in range(90)]
+    report = comparison.compare(PIPELINE, {"target_only": alone, "transfer": [right] * 90}, rows)
+    parts = report["slices"]["length"]
+    assert [(one["from"], one["to"], one["rows"]) for one in parts] == [
+        (1, 3, 30),
+        (4, 6, 30),
+        (7, 9, 30),
+    ]
+    assert [one["systems"]["target_only"]["value"] for one in parts] == [1, 1, 0]
+    assert [one["systems"]["transfer"]["value"] for one in parts] == [1, 1, 1]
+
+
+def test_slices_of_rows_alike() -> None:
+    """One part where all are of one length."""
+    (part,) = compared(group=False)["slices"]["length"]
+    assert part["rows"] == 200
+
+
+def test_every_metric_has_its_difference() -> None:
+    """With an interval, that of the deciding one being the gain."""
+    gain = compared(group=False)["gains"]["target_only"]
+    assert set(gain["metrics"]) == {"accuracy", "macro_f1"}
+    assert gain["metrics"]["accuracy"] == {key: gain[key] for key in ("value", "low", "high")}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import readiness, store
-from tasks.config import Pipeline
+from tasks.config import Pipeline, Validation
 from tasks.errors import ConfigError, DataRejected
 
 APART = ["B-person O O", "O B-place O", "O O B-product"] * 8
@@ -65,3 +65,26 @@ def test_text_to_adapt_to(given: int, texts: int, *, enough: bool) -> None:
     else:
         with pytest.raises(DataRejected, match="two texts"):
             readiness.rows(config, both)
+
+
+def test_a_vocabulary_that_does_not_know_the_script(backbone: Path) -> None:
+    """Unknown words are counted in all that is read; above the limit nothing is trained."""
+    from tasks.learning.learner import new_learner
+
+    config = pipeline({"kind": "fine_tuning"})
+
+    def write(folder: Path) -> None:
+        told = {"news": "the movie was great", "contracts": "the movie was ئەپ"}
+        for name, tokens in told.items():
+            (folder / name).mkdir()
+            rows = [{"tokens": tokens, "tags": "O O O O"}] * 3
+            pq.write_table(pa.Table.from_pylist(rows), folder / name / "train.parquet")
+
+    split = store.produce("split", store.digest("scripts"), write)
+    learner = new_learner(backbone, {"ner": config.application})
+    with pytest.raises(
+        DataRejected, match="contracts: the backbone's vocabulary does not kn.* 25%"
+    ):
+        readiness.unknown(config, learner, split)
+    lenient = config.model_copy(update={"validation": Validation(unknown_over=0.25)})
+    assert readiness.unknown(lenient, learner, split) == {"news": 0, "contracts": 0.25}

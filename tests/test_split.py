@@ -333,6 +333,20 @@ def test_a_group_of_the_tested_is_not_learned_from() -> None:
     assert learned == {str(n) for n in range(10, 20)}
 
 
+def test_fewer_tested_rows() -> None:
+    """So many of the test rows, the same whatever else is there; the others are nowhere."""
+    movies, products = made("movies", 200), made("products", 400)
+    whole = sets(run(pipeline(), movies, products), "products")
+    few = sets(run(pipeline({"tested": 30}), movies, products), "products")
+    fewer = sets(run(pipeline({"tested": 10}), movies, products), "products")
+    assert len(few["test"]) == 30
+    assert ids(fewer["test"]) < ids(few["test"]) < ids(whole["test"])
+    for kind in ("train", "validation", "unlabelled"):
+        assert ids(few[kind]) == ids(whole[kind])
+    many = sets(run(pipeline({"tested": 10**6}), movies, products), "products")
+    assert many == whole
+
+
 def test_unlabelled_source_is_accepted() -> None:
     """A source may bring text alone; its labels are then not asked for."""
     movies = [{**row, "label": None} for row in made("movies", 50, split="unlabelled")]

@@ -78,3 +78,10 @@ def test_rows(tmp_path: Path) -> None:
     planned = ingest.stage("news", Domain(path=str(path)), SUMMARIZATION)
     with pytest.raises(DataError, match="column 'summary': expected text or a number"):
         store.produce(planned.name, planned.key, planned.compute)
+
+
+def test_novelty() -> None:
+    """The share of the summary's pairs of words that the text does not have."""
+    row = {"text": "Rates rose. Banks fell.", "summary": "Rates rose, then banks fell\nOther"}
+    assert SUMMARIZATION.measures(row) == {"length": 4, "novelty": pytest.approx(2 / 4)}
+    assert SUMMARIZATION.measures({"text": "One", "summary": "One"})["novelty"] == 0

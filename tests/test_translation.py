@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from tasks.learning.applications import overlap
+from tasks.learning.applications.scripts import Script, written_in
 from tasks.learning.applications.translation import Translation
 from tests.tiny import OTHER, THINGS
 
@@ -67,3 +69,47 @@ def test_the_floor_is_a_copy() -> None:
     found = TRANSLATION.trivial([], rows)
     assert found == [{"text": "GNOME 47"}, {"text": "Cancel"}]
     assert TRANSLATION.correct(found, rows).tolist() == [True, False]
+
+
+def row(text: str, translation: str | None, split: str | None = None) -> dict[str, Any]:
+    return {"text": text, "translation": translation, "split": split, "file": "a", "row": 7}
+
+
+def test_translations_that_are_the_text() -> None:
+    """Some are, such as names; where most are, the columns were mixed up."""
+    same = [row("Bayo", "Bayo"), row("Lagos", "Lagos"), row("Open", "Aç")]
+    assert list(TRANSLATION.doubts(same[1:])) == []
+    (said,) = TRANSLATION.doubts(same)
+    assert "the text itself in 2 of 3 rows; are the columns right?" in said
+    assert list(TRANSLATION.doubts([row("Open", None, "unlabelled")] * 3)) == []
+
+
+def test_translations_in_another_script() -> None:
+    """Figures and names are of none; half in another script will do, more will not."""
+    uyghur = Translation(kind="translation", script="Arabic")
+    right, other = row("Open", "ئاچ"), row("Open", "Aç")
+    assert list(uyghur.doubts([right, other, row("5 %", "5 %"), right])) == []
+    (said,) = uyghur.doubts([other, right, other, row("7", "8")])
+    assert said == (
+        "2 of 4 translations have no letter of the Arabic script, such as row 7 of a: 'Aç'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [("Привет", "Cyrillic"), ("你好", "Chinese"), ("かな", "Japanese"), ("한국", "Korean"),
+     ("नमस्ते", "Devanagari"), ("Ọjọ́", "Latin"), ("ئاچ", "Arabic"), ("γ", "Greek")],
+)  # fmt: skip
+def test_scripts(text: str, script: Any) -> None:
+    """By Unicode's names of the letters."""
+    assert written_in(text, script)
+    assert written_in("% 12", script) is None
+    others = [one for one in get_args(Script) if one != script and written_in(text, one)]
+    assert others == (["Japanese"] if script == "Chinese" else [])
+
+
+def test_signatures() -> None:
+    """What a reader needs to compare the scores with others."""
+    found = TRANSLATION.signatures()
+    assert found["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert "nw:2" in found["chrf"]

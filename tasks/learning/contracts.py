@@ -146,6 +146,9 @@ class Application(Protocol):
     def complaints(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
         """What in its configuration does not go with the backbone."""
 
+    def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
+        """What speaks against all rows together, though each of them will do."""
+
     def head(self, width: int) -> nn.Module:
         """A new, untrained head on features of `width`."""
 
@@ -194,6 +197,9 @@ class Application(Protocol):
 
     def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """What can be said of all predictions together without knowing what is right."""
+
+    def signatures(self) -> dict[str, str]:
+        """Metric -> what exactly is counted, where there is more than one way."""
 
     def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """(..., K) summed statistics -> metric -> (...) values."""

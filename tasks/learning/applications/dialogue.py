@@ -16,7 +16,7 @@ import numpy as np
 
 from tasks.learning.applications import overlap
 from tasks.learning.applications.generation import Generation, Message
-from tasks.learning.applications.summarization import best
+from tasks.learning.applications.summarization import best, signature
 from tasks.learning.contracts import IGNORED, Batch, Prediction, Row, Rule
 
 if TYPE_CHECKING:
@@ -131,6 +131,10 @@ class Dialogue(Generation):
             "perplexity": np.exp(nats / tokens),
             "word_perplexity": np.exp(nats / words),
         }
+
+    def signatures(self) -> dict[str, str]:
+        """sacreBLEU's of BLEU, and ROUGE's."""
+        return {"bleu": overlap.signatures()["bleu"], "rougeL": signature()}
 
     def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """distinct-1 and distinct-2: different words, and pairs of words, in a hundred of all

@@ -149,6 +149,16 @@ class Generation(Config):
                 + (" of both together" if joined else "")
             )
 
+    def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
+        """What is to be written is most often what is read."""
+        labelled = [row for row in rows if row["split"] != "unlabelled"]
+        same = sum(self.read(row) == self.reply(row) for row in labelled)
+        if 2 * same > len(labelled):
+            yield (
+                f"what is to be written is the text itself in {same} of {len(labelled)} rows; are "
+                "the columns right?"
+            )
+
     def head(self, width: int) -> nn.Module:
         """A correction of the states that the vocabulary is read from."""
         from tasks.learning.applications.residual import Residual
@@ -269,6 +279,10 @@ class Generation(Config):
         """(N,) whether what was written is the reply to the letter."""
         pairs = zip(predictions, rows, strict=True)
         return np.array([p["text"] == self.reply(row) for p, row in pairs], dtype=bool)
+
+    def signatures(self) -> dict[str, str]:
+        """None."""
+        return {}
 
     def measures(self, row: Row) -> dict[str, float]:
         """`length`, of what is read, in words."""

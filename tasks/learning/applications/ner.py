@@ -111,6 +111,10 @@ class Ner(Config):
         """Texts that may be too long."""
         return too_long(self.maximum_tokens, backbone)
 
+    def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
+        """None."""
+        yield from ()
+
     def head(self, width: int) -> nn.Module:
         """A classifier on each sub-word's state."""
         return new_head(width, len(self.outputs), self.hidden)
@@ -248,6 +252,10 @@ class Ner(Config):
         return {"length": row["tokens"].count(" ") + 1}
 
     def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def signatures(self) -> dict[str, str]:
         """None."""
         return {}
 

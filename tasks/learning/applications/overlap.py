@@ -31,6 +31,16 @@ def metrics() -> tuple[Any, Any]:
     return Bleu(), CHRF(word_order=2)
 
 
+def signatures() -> dict[str, str]:
+    """{"bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0", "chrf": …}, as
+    sacreBLEU asks to have them reported."""
+    found = {}
+    for name, metric in zip(("bleu", "chrf"), metrics(), strict=True):
+        metric.corpus_score(["a"], [["a"]])  # which tells it the number of references
+        found[name] = str(metric.get_signature())
+    return found
+
+
 def bleu_counts(written: str, expected: str) -> list[int]:
     """[words written, words expected, 4 matches, 4 n-grams written]"""
     found = metrics()[0].corpus_score([written], [[expected]])

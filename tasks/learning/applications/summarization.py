@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -60,6 +61,10 @@ class Summarization(Generation):
         pairs = zip(predictions, rows, strict=True)
         return np.array([[*best(p["text"], summaries(row)), 1.0] for p, row in pairs])
 
+    def signatures(self) -> dict[str, str]:
+        """ROUGE's."""
+        return dict.fromkeys(KINDS, signature())
+
     def measures(self, row: Row) -> dict[str, float]:
         """`length`, and `novelty`: the share of the summary's pairs of words that the text does not
         have (See et al. 2017)."""
@@ -88,6 +93,11 @@ def best(written: str, expected: Sequence[str]) -> list[float]:
     et al. 2020 take it; words are stems of letters and digits, as in Google's implementation."""
     found = [scorer().score(one, written) for one in expected]
     return [max(one[kind].fmeasure for one in found) for kind in KINDS]
+
+
+def signature() -> str:
+    """Which ROUGE, with which words."""
+    return f"rouge-score:{version('rouge-score')}|stemmer:yes|references:best"
 
 
 @lru_cache(maxsize=1)

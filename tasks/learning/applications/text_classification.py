@@ -79,6 +79,10 @@ class TextClassification(Config):
         """Texts that may be too long."""
         return too_long(self.maximum_tokens, backbone)
 
+    def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
+        """None."""
+        yield from ()
+
     def head(self, width: int) -> nn.Module:
         """A classifier on the mean of the text's token states."""
         return new_head(width, len(self.outputs), self.hidden)
@@ -168,6 +172,10 @@ class TextClassification(Config):
         return {"length": len(row["text"].split())}
 
     def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def signatures(self) -> dict[str, str]:
         """None."""
         return {}
 

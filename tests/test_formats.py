@@ -1,0 +1,161 @@
+"""Data sets in formats of their own, and parallel text side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tasks import ingest, store
+from tasks.domain import Domain
+from tasks.errors import DataError
+from tasks.learning.applications.dialogue import Dialogue
+from tasks.learning.applications.summarization import Summarization
+from tasks.learning.applications.translation import Translation
+from tasks.learning.contracts import Application
+
+TRANSLATION = Translation(kind="translation")
+
+
+def rows(application: Application, **domain: Any) -> list[dict[str, Any]]:
+    planned = ingest.stage("target", Domain(**domain), application)
+    output = store.produce(planned.name, planned.key, planned.compute)
+    return pq.read_table(output.file("rows.parquet")).to_pylist()
+
+
+def parallel(folder: Path) -> list[dict[str, Any]]:
+    columns = {"text": "en", "translation": "ug"}
+    return rows(TRANSLATION, path=str(folder), format="moses", columns=columns)
+
+
+def write(folder: Path, **files: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("_", ".")).write_text(content, encoding="utf-8")
+    return folder
+
+
+def test_side_by_side(tmp_path: Path) -> None:
+    """A line of each is a row; files of a split are its rows, whatever else lies there."""
+    folder = write(
+        tmp_path / "data",
+        train_en="Open\nClose \u2028now\n",
+        train_ug="ئاچ\nتاقا\n",
+        test_en="Save\r\n",
+        test_ug="ساقلا",
+        README_md="about",
+    )
+    found = [
+        (r["file"], r["row"], r["text"], r["translation"], r["split"]) for r in parallel(folder)
+    ]
+    assert found == [
+        ("test", 1, "Save", "ساقلا", "test"),
+        ("train", 1, "Open", "ئاچ", "train"),
+        ("train", 2, "Close \u2028now", "تاقا", "train"),
+    ]
+
+
+def test_side_by_side_follows_both_files(tmp_path: Path) -> None:
+    """A translation that was mended is read anew."""
+    folder = write(tmp_path / "data", train_en="Open\n", train_ug="ئاچ\n")
+    parallel(folder)
+    write(folder, train_ug="تاقا\n")
+    assert parallel(folder)[0]["translation"] == "تاقا"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"train_en": "a\nb\n", "train_ug": "ئا\n"},
+            "train.en: 2 lines of en, 1 lines of ug; side by side they must be as many",
+        ),
+        ({"train_en": "a\n"}, "train.en has no file in another language beside it"),
+        ({"one_en": "a\n", "two_ug": "b\n"}, "expected files side by side"),
+        ({"train_en": "a\n", "train_tr": "b\n"}, "no column 'ug'; found: en, tr"),
+        ({"train_en": "a\n", "train_ug": "\n"}, "the file is empty"),
+    ],
+)
+def test_side_by_side_refuses(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    """What does not match, in one line that names it."""
+    with pytest.raises(DataError, match=said):
+        parallel(write(tmp_path / "data", **files))
+
+
+CHATTERBOT = """\
+categories:
+- health
+conversations:
+- - How are you?
+  - Not well
+  - Why?
+- - 3
+  - that is a number
+"""
+
+
+def test_chatterbot(tmp_path: Path) -> None:
+    """Each turn but the first is a response; conversations of several files stay apart."""
+    folder = write(tmp_path / "data", health_yml=CHATTERBOT, other_yml=CHATTERBOT)
+    found = rows(
+        Dialogue(kind="dialogue"),
+        path=str(folder),
+        files="*.yml",
+        format="chatterbot",
+        group="conversation",
+    )
+    assert [(r["context"], r["response"], r["group"]) for r in found[:3]] == [
+        ("How are you?", "Not well", "health.yml 1"),
+        ("How are you?\nNot well", "Why?", "health.yml 1"),
+        ("3", "that is a number", "health.yml 2"),
+    ]
+    assert len({r["group"] for r in found}) == 4
+
+
+def test_chitchat(tmp_path: Path) -> None:
+    """Messages of one turn are one text, and six turns are remembered."""
+    turns = [[{"text": f"turn {i}"}, {"text": "and more"}] for i in range(9)]
+    turns[3] = [{"text": " "}]  # nothing was said
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"id": {"messages": turns}}), encoding="utf-8")
+    found = rows(Dialogue(kind="dialogue"), path=str(path), format="chitchat")
+    assert [r["response"] for r in found] == [f"turn {i} and more" for i in (1, 2, 4, 5, 6, 7, 8)]
+    assert found[-1]["context"].split("\n") == [f"turn {i} and more" for i in (1, 2, 4, 5, 6, 7)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("chatterbot", "categories: [a]"),
+        ("chatterbot", "conversations: 3"),
+        ("chatterbot", "a: [b"),
+        ("chitchat", "[1]"),
+        ("chitchat", '{"a": {"messages": [[{"says": "b"}]]}}'),
+        ("chitchat", "no json"),
+    ],
+)
+def test_other_files(tmp_path: Path, kind: str, content: str) -> None:
+    """What is not in the format is said so."""
+    path = tmp_path / "data.any"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"data.any: not (ChatterBot|Chit-Chat)'s format"):
+        rows(Dialogue(kind="dialogue"), path=str(path), format=kind)
+
+
+def test_installed_packages() -> None:
+    """What this Python's own packages say of themselves; those without a README are left out."""
+    found = rows(
+        Summarization(kind="summarization"),
+        path="installed:",
+        files="*.dist-info/METADATA",
+        format="metadata",
+        columns={"text": "description"},
+    )
+    told = {row["file"].partition("-")[0]: row for row in found}
+    assert "pydantic" in told
+    assert told["pydantic"]["summary"] == "Data validation using Python type hints"
+    assert all(row["text"] and row["summary"] for row in found)
+    assert len(found) > 100
