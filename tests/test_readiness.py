@@ -83,7 +83,7 @@ def test_a_vocabulary_that_does_not_know_the_script(backbone: Path) -> None:
     split = store.produce("split", store.digest("scripts"), write)
     learner = new_learner(backbone, {"ner": config.application})
     with pytest.raises(
-        DataRejected, match="contracts: the backbone's vocabulary does not kn.* 25%"
+        DataRejected, match=r"contracts: the backbone's vocabulary does not kn.* 25%"
     ):
         readiness.unknown(config, learner, split)
     lenient = config.model_copy(update={"validation": Validation(unknown_over=0.25)})
