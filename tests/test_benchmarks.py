@@ -18,6 +18,19 @@ from tasks.errors import ConfigError, GraftError
 from tasks.tracking import connect
 from tests.project import write_project
 
+COUNTS = {
+    "amazon": 12,
+    "arsc": 12,
+    "entities": 10,
+    "strings": 3,
+    "news": 3,
+    "summaries": 2,
+    "summaries-2": 1,
+    "dialogues": 3,
+    "dialogues-2": 1,
+}
+"""Set -> its targets."""
+
 
 def options(name: str, *overrides: str) -> argparse.Namespace:
     return argparse.Namespace(set=name, backbone=None, overrides=list(overrides))
@@ -29,7 +42,7 @@ def test_sets(name: str) -> None:
     if "GRAFT_BENCHMARKS" not in os.environ:
         pytest.skip("GRAFT_BENCHMARKS does not name the folder with the benchmark sets")
     cells = dict(SETS[name]())
-    assert len(cells) == {"amazon": 12, "arsc": 12, "entities": 10}[name]
+    assert len(cells) == COUNTS[name]
     for given in cells.values():
         for domain in (*given["sources"].values(), *given["target"].values()):
             assert domain["split"]["validation"] == 0, "all labels are trained on"
@@ -41,10 +54,16 @@ def test_sets(name: str) -> None:
         except ConfigError:
             refused.add(way)
     adapting = {"adversarial", "mmd", "coral", "information"}
+    one_source = {"maml", "fomaml", "reptile", "prototypical"}
+    no_labels = {"prototypes", "prototypical", "information"}
     expected = {
         "amazon": set(transfer.WAYS) - adapting,  # no labels of the target
         "arsc": set(),
-        "entities": {"maml", "fomaml", "reptile", "prototypical"},  # one source
+        "entities": one_source,
+        "strings": no_labels,
+        "summaries-2": no_labels,
+        "dialogues-2": no_labels,
+        **dict.fromkeys(("news", "summaries", "dialogues"), no_labels | one_source),
     }
     assert refused == expected[name], target
 
@@ -75,6 +94,7 @@ def cell(way: str, seed: int, gain: float, target_only: float = 0.5) -> dict[str
         "metric": "accuracy",
         "systems": {"target_only": found(target_only), "transfer": found(target_only + gain)},
         "gains": {"target_only": {"value": gain, "low": gain - 0.1, "high": gain + 0.1}},
+        "labels": {"transfer": {"positive": {}}},
     }
     return {
         "target": "books",
@@ -105,6 +125,26 @@ def test_tables() -> None:
     assert lines_of(found, "fomaml") == [f"| fomaml |  | {start} 3 | 0.7000 | +0.1000 | +0.2000 |"]
     line = "| books | fomaml |  | 14 | 0.600 | 0.700 (0.600 to 0.800) | +0.100 (+0.000 to +0.200) |"
     assert line in tables.tables(found).splitlines()
+
+
+def test_metrics_beside() -> None:
+    """Of texts that are written, every other metric against target_only, and what has none."""
+    found = cell("fine_tuning", 13, 0.2)
+    report = found["report"]
+    report["labels"] = {"transfer": {}}
+    both = {"value": 7.0, "low": 6.0, "high": 8.0}
+    report["systems"]["target_only"]["perplexity"] = {**both, "value": 9.0}
+    report["systems"]["transfer"]["perplexity"] = both
+    report["gains"]["target_only"]["metrics"] = {
+        "perplexity": {"value": -2.0, "low": -3.0, "high": -1.0}
+    }
+    report["traits"] = {"target_only": {"distinct1": 5.0}, "transfer": {"distinct1": 12.0}}
+    lines = tables.tables([found]).splitlines()
+    start = "| books | fine_tuning |  | 13 |"
+    difference = "-2.000 (-3.000 to -1.000)"
+    assert f"{start} perplexity | 9.000 | 7.000 (6.000 to 8.000) | {difference} |" in lines
+    assert f"{start} distinct1 | 5.000 | 12.000 | – |" in lines
+    assert "metric" not in tables.tables([cell("fine_tuning", 13, 0.2)])
 
 
 def test_targets_are_what_varies() -> None:
