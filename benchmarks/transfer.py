@@ -107,7 +107,7 @@ def run_cells(options: argparse.Namespace) -> None:
                 "domain": pipeline.target_name,
                 "way": way,
                 "settings": ", ".join(options.overrides),
-                "backbone": named(pipeline),
+                "backbone": named(options.backbone, pipeline),
                 "code": code(),
                 "seed": seed,
                 "report": report,
@@ -153,12 +153,11 @@ def built(options: argparse.Namespace, given: dict[str, Any], way: str, seed: in
         return load.load(path, options.set, options.overrides)
 
 
-def named(pipeline: Pipeline) -> str:
+def named(given: str | None, pipeline: Pipeline) -> str:
     """What the tables call the backbone."""
-    if pipeline.backbone.path is None:
-        return "new"
-    shipped = load.load(PIPELINES, "reviews").backbone.path
-    return "MiniLM-L6" if pipeline.backbone.path == shipped else Path(pipeline.backbone.path).name
+    if given:
+        return Path(given).name
+    return "new" if pipeline.backbone.new else "MiniLM-L6"
 
 
 def cell_path(name: str, target: str, way: str, seed: int, pipeline: Pipeline) -> Path:

@@ -20,6 +20,7 @@ def answers(name: str, text: str) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from tasks.ingest import turns
     from tasks.registry import load_model
 
     model = load_model(name)
@@ -28,6 +29,8 @@ def answers(name: str, text: str) -> pd.DataFrame:
     if missing := [column for column in wanted if column not in table]:
         raise DataError(f"{text}: no column '{missing[0]}'; found: {', '.join(map(str, table))}")
     inputs = table[wanted].reset_index(drop=True)
+    for column in wanted:  # a conversation may be a list, as in the data
+        inputs[column] = [turns(v) if isinstance(v, list) else v for v in inputs[column]]
     for column in wanted:
         blank = [i for i, v in enumerate(inputs[column], 1) if not isinstance(v, str) or not v]
         if blank:

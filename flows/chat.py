@@ -32,7 +32,10 @@ def load_partner(name: str) -> Partner:
 
     def respond(turns: Sequence[str]) -> Iterator[str]:
         mine = [(len(turns) - i) % 2 == 0 for i in range(len(turns))]
-        said = [f"{own}{turn}" if m else turn for turn, m in zip(turns, mine, strict=True)]
+        said = [  # whoever types the model's name does not speak as the model
+            f"{own}{turn}" if m else turn.removeprefix(own.strip()).strip() or turn
+            for turn, m in zip(turns, mine, strict=True)
+        ]
         for piece in model.predict_stream(pd.DataFrame({"context": ["\n".join(said)]})):
             yield piece["response"]
 
@@ -55,7 +58,7 @@ def converse(partner: Partner, asked: TextIO, answered: TextIO) -> None:
             for piece in partner([*turns, turn]):
                 say(piece if response else piece.lstrip())
                 response += piece
-            turns += [turn, " ".join(response.split())]
+            turns += [turn, " ".join(response.split()) or "…"]  # silence is a turn too
         else:
             turns = []
         say("\n> " if turn else "> ")

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,7 +206,8 @@ def chat(name: Annotated[str, typer.Argument(help="A registered dialogue model."
     partner = load_partner(name)
     if sys.stdin.isatty():
         console.print("An empty line begins a new conversation; Ctrl-D ends.")
-    converse(partner, sys.stdin, sys.stdout)
+    heard = TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace")
+    converse(partner, heard, sys.stdout)
 
 
 @app.command()

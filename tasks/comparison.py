@@ -68,6 +68,7 @@ def compare(
         "labels": labels,
         "signatures": application.signatures(),
         "traits": {name: application.traits(found) for name, found in predictions.items()},
+        "sliced": application.sliced(pipeline.metric),
         "slices": slices(pipeline, counts, rows, units),
         "gains": {name: against(name) for name in predictions if name != TRANSFER},
     }
@@ -78,7 +79,8 @@ def resampled_scores(
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
     """Metric -> its value and interval, and metric -> (R,) its values on the resamples.
 
-    A metric that is not defined, such as the perplexity of a baseline that has none, is left out.
+    A metric that is not defined, such as the perplexity of a baseline that gives no probabilities,
+    is left out.
     """
     from tasks.learning import statistics
 
@@ -89,7 +91,7 @@ def resampled_scores(
     return {
         metric: vars(statistics.interval(value, drawn[metric], evaluation.confidence))
         for metric, value in values.items()
-        if not np.isnan(value)
+        if np.isfinite(value)
     }, drawn
 
 
@@ -100,6 +102,7 @@ def slices(
 
     {"length": [{"from": 2, "to": 9, "rows": 190, "systems": {"transfer": {"value": …}}}, …]}
     """
+    metric = pipeline.application.sliced(pipeline.metric)
     measured = [pipeline.application.measures(row) for row in rows]
     found: dict[str, list[dict[str, Any]]] = {}
     for name in measured[0]:
@@ -113,7 +116,7 @@ def slices(
                 "rows": int((third == part).sum()),
                 "systems": {
                     system: resampled_scores(pipeline, own[third == part], units[third == part])[0][
-                        pipeline.metric
+                        metric
                     ]
                     for system, own in counts.items()
                 },

@@ -151,7 +151,7 @@ class Validation(Config):
 
     reject_over: Share = 0.01
     """Share of rows that may be rejected (they go to quarantine); over it nothing is trained."""
-    unknown_over: Share = 0.1
+    unknown_over: Share = 0.3
     """Share of a domain's tokens that the backbone's vocabulary may not know; over it nothing is
     trained, since a script that it does not know is noise to it."""
     near_duplicates: Annotated[float, Field(gt=0, le=1)] = 0.9

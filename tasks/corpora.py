@@ -83,12 +83,16 @@ def chatterbot(file: File, _header: Sequence[str] | None) -> Records:
     from ruamel.yaml.error import YAMLError
 
     try:
-        found = YAML(typ="safe").load(content(file))["conversations"]
-        said = [[str(turn) for turn in turns] for turns in found]
+        found = YAML(typ="base").load(content(file))["conversations"]  # every scalar is a text
     except (YAMLError, KeyError, TypeError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise DataError(f"{file.place}: not ChatterBot's format ({first})") from error
-    yield from responses(file.name, said)
+    for number, turns in enumerate(found if isinstance(found, list) else [found], 1):
+        if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
+            raise DataError(
+                f"{file.place}: not ChatterBot's format (conversation {number} is no list of texts)"
+            )
+    yield from responses(file.name, found)
 
 
 def chitchat(file: File, _header: Sequence[str] | None) -> Records:
@@ -126,6 +130,8 @@ def metadata(file: File, _header: Sequence[str] | None) -> Records:
     the last two is missing."""
     told = Parser().parsestr(content(file))
     row = {name: told[name] or "" for name in ("name", "version", "summary")}
-    row["description"] = str(told.get_payload()).strip() or told["description"] or ""
-    if row["summary"].strip() and row["description"].strip():
+    payload = told.get_payload()
+    row["description"] = payload if isinstance(payload, str) and payload.strip() else ""
+    row["description"] = row["description"] or told["description"] or ""
+    if all(row[name].strip() not in ("", "UNKNOWN") for name in ("summary", "description")):
         yield 1, row

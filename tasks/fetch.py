@@ -38,7 +38,18 @@ Kind = Literal["datasets", "models"]
 PACKAGE = re.compile(r"package:(?P<name>[\w.-]+)==(?P<version>[\w.!+-]+)/(?P<inner>.+)")
 REVISION = re.compile(r"sha256:(?P<sha>[0-9a-f]{64})")
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".gz", ".zip", ".tar")
+FILE_SUFFIXES = (
+    ".jsonl",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".parquet",
+    ".gz",
+    ".zip",
+    ".tar",
+    ".gguf",
+)
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz", ".zip", ".whl")
 # Weights must be safetensors, and no code is taken along: *.bin and *.py never arrive.
 MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]

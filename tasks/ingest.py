@@ -64,7 +64,7 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
     elif domain.format == "moses":
         files = side_by_side(found, domain.path)
     else:
-        files = data_files(found, domain.path)
+        files = data_files(found, domain.path, any_ending=domain.format is not None)
     return Stage(
         name="ingest",
         subject=name,
@@ -78,22 +78,26 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
             **domain.model_dump(mode="json", include=SHAPING),
         },
         inputs={
-            **{f"{f.split or ''}/{f.name}": store.file_digest(f.path) for f in files},
-            **{f"{f.split or ''}/{p.name}": store.file_digest(p) for f in files for p in f.beside},
+            f"{f.split or ''}/{f.name}{suffix(p) if f.beside else ''}": store.file_digest(p)
+            for f in files
+            for p in (f.path, *f.beside)
         },
         compute=lambda folder: ingest(files, domain, application, folder),
     )
 
 
-def data_files(path: Path, place: str) -> list[File]:
-    """The one file, or those of a folder that are named after a split.
+def data_files(path: Path, place: str, *, any_ending: bool = False) -> list[File]:
+    """The one file, or those of a folder that are named after a split; `any_ending`: whatever their
+    names end in.
 
     Raises:
         DataError: no data file, several that are not named so, or two of one split.
     """
     if path.is_file():
         return [File(path, place, None, path.name)]
-    found = [p for p in sorted(path.iterdir()) if p.is_file() and suffix(p) in READERS]
+    found = [
+        p for p in sorted(path.iterdir()) if p.is_file() and (any_ending or suffix(p) in READERS)
+    ]
     named = [(SPLITS[s], p) for p in found if (s := SHARD.sub("", stem(p)).lower()) in SPLITS]
     for split, count in Counter(split for split, _ in named).items():
         alike = [p for s, p in named if s == split]
@@ -125,9 +129,15 @@ def side_by_side(folder: Path, place: str) -> list[File]:
             f"{place}: expected files side by side, train.en with train.ug, test.en with test.ug; "
             f"found: {some(path.name for paths in found.values() for path in paths)}"
         )
-    for paths in named.values():
-        if len(paths) == 1:
+    for name, paths in named.items():
+        split = SPLITS.get(name.lower())
+        if len(paths) == 1 and split != "unlabelled":
             raise DataError(f"{place}: {paths[0].name} has no file in another language beside it")
+        endings = Counter(suffix(path) for path in paths)
+        if twice := [ending for ending, count in endings.items() if count > 1]:
+            raise DataError(f"{place}: two files are called {name}{twice[0]}")
+        if others := [n for n in named if n != name and split and SPLITS[n.lower()] == split]:
+            raise DataError(f"{place}: {name} and {others[0]} are both '{split}'")
     return [
         File(first, f"{place}/{first.name}", SPLITS.get(name.lower()), name, tuple(others))
         for name, (first, *others) in named.items()
@@ -268,7 +278,7 @@ def _rows(
             if rule.several:
                 value = _lines(value)
             if rule.turns:
-                value = _turns(value)
+                value = turns(value)
             row[field] = _text(value, rule.values is not None, file, number, column)
         if domain.group_separator and row["group"] is not None:
             row["group"] = row["group"].partition(domain.group_separator)[0]
@@ -300,7 +310,7 @@ def _lines(value: Any) -> Any:
     return "\n".join(BLANKS.sub(" ", text.strip()) for text in texts)
 
 
-def _turns(value: Any) -> Any:
+def turns(value: Any) -> Any:
     """[{"role": "user", "content": "Hello."}, "Good day."] -> "user: Hello.", "Good day." a line
     each."""
     given = value.splitlines() if isinstance(value, str) else value
@@ -312,7 +322,7 @@ def _turns(value: Any) -> Any:
         else one
         for one in given
     ]
-    return _lines([turn for turn in said if turn != ""])
+    return _lines([turn for turn in said if not isinstance(turn, str) or turn.strip()])
 
 
 def in_bio(tag: str) -> str:

@@ -60,7 +60,7 @@ def scores(report: Mapping[str, Any]) -> Figure:
     figure, axes = new_figure(6, 0.6 + 0.5 * len(systems))
     for position, (name, found) in enumerate(reversed(systems.items())):
         value = found[metric]
-        spread = [[value["value"] - value["low"]], [value["high"] - value["value"]]]
+        spread = around([value])
         colour = "tab:orange" if name == "transfer" else "tab:blue"
         axes.errorbar(value["value"], position, xerr=spread, fmt="o", capsize=4, color=colour)
         axes.annotate(
@@ -77,6 +77,15 @@ def scores(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def around(found: Sequence[Mapping[str, float]]) -> list[list[float]]:
+    """How far each interval reaches below and above its value; not at all on a side where it does
+    not hold the value, as that of few rows may not."""
+    return [
+        [max(0.0, one["value"] - one["low"]) for one in found],
+        [max(0.0, one["high"] - one["value"]) for one in found],
+    ]
+
+
 def slices(report: Mapping[str, Any]) -> Figure:
     """Each system's score, with its interval, on the thirds of the rows by each measure."""
     found = report["slices"]
@@ -85,14 +94,12 @@ def slices(report: Mapping[str, Any]) -> Figure:
         for system in report["systems"]:
             own = [part["systems"][system] for part in parts]
             values = [one["value"] for one in own]
-            spread = [
-                [one["value"] - one["low"] for one in own],
-                [one["high"] - one["value"] for one in own],
-            ]
-            axis.errorbar(range(len(own)), values, yerr=spread, fmt="o-", capsize=4, label=system)
-        names = [f"{one['from']:.3g} to {one['to']:.3g}\n{one['rows']} rows" for one in parts]
+            axis.errorbar(
+                range(len(own)), values, yerr=around(own), fmt="o-", capsize=4, label=system
+            )
+        names = [f"{one['from']:.6g} to {one['to']:.6g}\n{one['rows']} rows" for one in parts]
         axis.set_xticks(range(len(parts)), names)
-        axis.set(xlabel=measure, ylabel=report["metric"])
+        axis.set(xlabel=measure, ylabel=report["sliced"])
         axis.grid(axis="y", alpha=0.3)
     axes[0][0].legend(fontsize="small")
     return figure

@@ -145,7 +145,8 @@ def episodes(pipeline: Pipeline, split: store.Output) -> None:
 
 
 def unknown(pipeline: Pipeline, learner: Learner, split: store.Output) -> dict[str, float]:
-    """Domain -> the share of unknown tokens in all free text of its first 1,000 training rows.
+    """Domain -> the share of unknown tokens in all free text of its first 1,000 training rows, and
+    of as many unlabelled ones.
 
     Raises:
         DataRejected: it is above what the pipeline allows.
@@ -154,8 +155,9 @@ def unknown(pipeline: Pipeline, learner: Learner, split: store.Output) -> dict[s
     for name in pipeline.domains:
         fields = pipeline.application_of(name).fields
         free = [field for field, rule in fields.items() if not (rule.values or rule.tags)]
-        rows = training.read_rows(split.file(f"{name}/train.parquet"))[:SAMPLE]
-        texts = [row[field] for row in rows for field in free]
+        parts = (split.file(f"{name}/{part}.parquet") for part in ("train", "unlabelled"))
+        rows = [row for part in parts for row in training.read_rows(part)[:SAMPLE]]
+        texts = [row[field] for row in rows for field in free if row[field]]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         tokens = [token for text in ids for token in text]
         shares[name] = tokens.count(tokenizer.unk_token_id) / max(1, len(tokens))

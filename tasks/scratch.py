@@ -70,8 +70,8 @@ def texts(pipeline: Pipeline, split: store.Output) -> Iterator[str]:
 def vocabulary(
     texts: Iterator[str], size: int, marks: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most so many sub-words, the marks among them, which puts an end to each
-    text."""
+    """A tokenizer of so many sub-words, or fewer where the texts give no more, and never fewer than
+    all bytes and the marks; it puts an end to each text."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast

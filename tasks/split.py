@@ -256,8 +256,8 @@ def _compare_classes(sets: Mapping[str, Mapping[str, Sequence[Row]]], pipeline: 
     tested = _classes(sets[target]["test"], application)
     if missing := [label for label in application.labels if label not in tested]:
         raise DataRejected(
-            f"{target}: label {_listed(missing)} has no test row; raise split.test, or take it "
-            "out of application.labels"
+            f"{target}: label {_listed(missing)} has no test row; raise split.test or tested, or "
+            "take it out of application.labels"
         )
 
 

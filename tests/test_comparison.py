@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks import comparison
+from tasks import comparison, pictures
 from tasks.config import Pipeline
 
 PIPELINE = Pipeline.model_validate(
@@ -67,6 +68,35 @@ def test_slices() -> None:
     ]
     assert [one["systems"]["target_only"]["value"] for one in parts] == [1, 1, 0]
     assert [one["systems"]["transfer"]["value"] for one in parts] == [1, 1, 1]
+
+
+def test_a_part_may_lack_a_label(tmp_path: Path) -> None:
+    """It is judged by accuracy: a label without rows would count as F1 0. An interval that does not
+    hold the value, as of few rows, can be drawn."""
+    rows = [
+        {"id": str(n), "group": None, "label": label, "text": "so " * (n + 1)}
+        for n, label in enumerate(["negative"] * 12 + ["positive"] * 12)
+    ]
+    evaluation = {"metric": "macro_f1", "resamples": 200}
+    pipeline = Pipeline.model_validate({**PIPELINE.model_dump(), "evaluation": evaluation})
+    right = [{"label": row["label"]} for row in rows]
+    report = comparison.compare(pipeline, {"transfer": right}, rows)
+    parts = report["slices"]["length"]
+    assert [one["systems"]["transfer"]["value"] for one in parts] == [1, 1, 1]
+    parts[0]["systems"]["transfer"]["high"] = 0.5
+    report["systems"]["transfer"]["macro_f1"]["high"] = 0.5
+    for figure in (pictures.slices(report), pictures.scores(report)):
+        figure.savefig(tmp_path / "one.png")
+
+
+def test_slices_draw_groups_whole() -> None:
+    """As all intervals do: ten sentences alike of a review say no more than one."""
+    spread = {}
+    for grouped in (False, True):
+        (part,) = compared(group=grouped)["slices"]["length"]
+        found = part["systems"]["target_only"]
+        spread[grouped] = found["high"] - found["low"]
+    assert spread[True] > 2 * spread[False]
 
 
 def test_slices_of_rows_alike() -> None:

@@ -21,8 +21,10 @@ from tasks.domain import Domain
 from tasks.learning import prediction, serving
 from tasks.learning.applications.dialogue import Dialogue
 from tasks.learning.applications.generation import Sampling
+from tasks.learning.applications.words import words as words_of
 from tasks.learning.contracts import Row
 from tasks.learning.learner import Learner, new_learner
+from tasks.learning.streaming import stream
 from tests.tiny import IDS, words
 
 ROWS: list[Row] = [
@@ -71,6 +73,26 @@ def test_turns_without_names() -> None:
         ("assistant", "and?"),
         ("user", "no"),
     ]
+
+
+def test_names_that_are_not_said() -> None:
+    """A partner's name is taken off, for nobody says it in a chat; blank turns are none."""
+    application = dialogue(speaker="B", partner="A")
+    assert said(application, "A: hi\n \nB: well?\nC: ho") == [
+        ("user", "hi"),
+        ("assistant", "well?"),
+        ("user", "C: ho"),
+    ]
+    assert said(dialogue(), "hi\n\noh") == [("assistant", "hi"), ("user", "oh")]
+
+
+def test_a_speaker_who_never_spoke() -> None:
+    """Its name is most likely misspelt; contexts of one turn say nothing."""
+    rows = [{"context": "USER: hi\nSYSTEM: ho\nUSER: so", "response": "no", "split": None}]
+    assert list(dialogue(speaker="SYSTEM").doubts(rows)) == []
+    (doubt,) = dialogue(speaker="System").doubts(rows)
+    assert "no turn of any context begins with 'System:'" in doubt
+    assert list(dialogue(speaker="System").doubts([{**rows[0], "context": "USER: hi"}])) == []
 
 
 def test_prompts() -> None:
@@ -129,11 +151,11 @@ def test_perplexity(folder: Path) -> None:
             loss = float(made("dialogue", batch).loss)
         assert one["nats"] == pytest.approx(loss * labels.numel(), rel=1e-4)
         nats += one["nats"]
-    # The second response has eight tokens, of which the end would be the ninth: it is cut.
-    assert [(one["tokens"], one["words"]) for one in found] == [(4, 3), (8, 7)]
+    # The end is a token and no word, and signs are tokens and no words.
+    assert [(one["tokens"], one["words"]) for one in found] == [(4, 3), (8, 5)]
     scores = application.scores(application.statistics(found, ROWS).sum(0))
     assert scores["perplexity"] == pytest.approx(np.exp(nats / 12))
-    assert scores["word_perplexity"] == pytest.approx(np.exp(nats / 10))
+    assert scores["word_perplexity"] == pytest.approx(np.exp(nats / 8))
 
 
 def test_the_response_is_not_read(folder: Path) -> None:
@@ -174,8 +196,28 @@ def test_the_floor_has_no_perplexity() -> None:
 
 def test_distinct() -> None:
     """Different words and pairs among all that are said, whatever their case."""
-    found = dialogue().traits([{"text": "So so good"}, {"text": "so good"}, {"text": ""}])
-    assert found == {"distinct1": pytest.approx(40), "distinct2": pytest.approx(100 * 2 / 3)}
+    found = dialogue().traits([{"text": "So so so good"}, {"text": "so good"}, {"text": ""}])
+    assert found == {"distinct1": pytest.approx(100 * 2 / 6), "distinct2": pytest.approx(50)}
+
+
+@pytest.mark.parametrize("text", ["привет мир", "ئەپ تەڭشىكى", "你好世界", "नमस्ते दुनिया"])
+def test_scripts_have_words(text: str) -> None:
+    """What is said to the letter has ROUGE-L 100 in any script, and more words than one."""
+    row = {"context": "so", "response": text}
+    told = {"text": text, "nats": 4.0, "tokens": 4, "words": len(words_of(text))}
+    scores = dialogue().scores(dialogue().statistics([told], [row]).sum(0))
+    assert scores["rougeL"] == pytest.approx(100)
+    assert dialogue().traits([told])["distinct1"] == 100
+    assert len(words_of(text)) == (4 if "你" in text else 2)
+    assert dialogue().measures({"context": text}) == {"length": len(words_of(text))}
+
+
+def test_words_are_googles() -> None:
+    """On texts of ASCII."""
+    from rouge_score.tokenize import tokenize
+
+    for text in ("Don't U.S. 3.5_mm", "a  B\n--c", "", "x"):
+        assert words_of(text) == tokenize(text, None)
 
 
 def test_sampling(folder: Path) -> None:
@@ -211,6 +253,22 @@ def test_streamed(folder: Path, tmp_path: Path, beams: int) -> None:
     served.learner.backbone.generate = lambda *_, **__: 1 / 0  # type: ignore[assignment,method-assign,return-value]
     with pytest.raises(ZeroDivisionError):
         list(served.predict_stream({"context": "so"}))
+
+
+def test_abandoned(folder: Path) -> None:
+    """Who reads only the first piece, or two at once, changes nothing of what others are told."""
+    application = dialogue(maximum_new_tokens=40)
+    made = learner(folder, application)
+    expected = prediction.predict(made, "dialogue", ROWS[:1])
+    for _ in range(3):
+        begun = stream(made, "dialogue", ROWS[0])
+        next(begun)
+        begun.close()
+        assert prediction.predict(made, "dialogue", ROWS[:1]) == expected
+    both = [stream(made, "dialogue", ROWS[0]) for _ in range(2)]
+    firsts = [next(one) for one in both]
+    for first, one in zip(firsts, both, strict=True):
+        assert (first + "".join(one)).strip() == expected[0]["text"]
 
 
 def ingested(tmp_path: Path, *rows: dict[str, Any]) -> list[dict[str, Any]]:
@@ -254,3 +312,7 @@ def test_a_conversation() -> None:
     converse(partner, StringIO("hi\nwell\n\nso\n"), answered)
     assert heard == [["hi"], ["hi", "re: hi", "well"], ["so"]]
     assert answered.getvalue() == "> re: hi\n> re: well\n> > re: so\n> \n"
+
+    heard.clear()
+    converse(lambda turns: iter(heard.append(list(turns)) or ("",)), StringIO("hi\nso\n"), answered)
+    assert heard == [["hi"], ["hi", "…", "so"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,47 @@ def test_side_by_side_follows_both_files(tmp_path: Path) -> None:
         ({"one_en": "a\n", "two_ug": "b\n"}, "expected files side by side"),
         ({"train_en": "a\n", "train_tr": "b\n"}, "no column 'ug'; found: en, tr"),
         ({"train_en": "a\n", "train_ug": "\n"}, "the file is empty"),
+        (
+            {"dev_en": "a\n", "dev_ug": "b\n", "valid_en": "a\n", "valid_ug": "b\n"},
+            "dev and valid are both 'validation'",
+        ),
     ],
 )
 def test_side_by_side_refuses(tmp_path: Path, files: dict[str, str], said: str) -> None:
     """What does not match, in one line that names it."""
     with pytest.raises(DataError, match=said):
         parallel(write(tmp_path / "data", **files))
+
+
+def test_a_language_twice(tmp_path: Path) -> None:
+    """Packed and plain: which of them is meant is not to be guessed."""
+    folder = write(tmp_path / "data", train_en="a\n", train_ug="b\n")
+    (folder / "train.en.gz").write_bytes(gzip.compress(b"z\n"))
+    with pytest.raises(DataError, match=r"two files are called train\.en"):
+        parallel(folder)
+
+
+def test_a_file_of_another_language(tmp_path: Path) -> None:
+    """Under another name the same text is another column."""
+    folder = write(tmp_path / "data", train_en="a\n", train_ug="b\n")
+    parallel(folder)
+    (folder / "train.en").rename(folder / "train.de")
+    with pytest.raises(DataError, match="no column 'en'; found: de, ug"):
+        parallel(folder)
+
+
+def test_text_without_translations(tmp_path: Path) -> None:
+    """An unlabelled file has none beside it."""
+    folder = write(tmp_path / "data", train_en="a\n", train_ug="b\n", unlabelled_en="c\n")
+    found = {row["split"]: row for row in parallel(folder)}
+    assert (found["unlabelled"]["text"], found["unlabelled"]["translation"]) == ("c", None)
+
+
+def test_a_format_finds_its_files(tmp_path: Path) -> None:
+    """Whatever their names end in, they are named after a split, or there is one."""
+    folder = write(tmp_path / "data", train_yml=CHATTERBOT, test_yml=CHATTERBOT)
+    found = rows(Dialogue(kind="dialogue"), path=str(folder), format="chatterbot")
+    assert {row["split"] for row in found} == {"train", "test"}
 
 
 CHATTERBOT = """\
@@ -92,7 +128,8 @@ conversations:
 - - How are you?
   - Not well
   - Why?
-- - 3
+- - 3.10
+  -
   - that is a number
 """
 
@@ -110,7 +147,7 @@ def test_chatterbot(tmp_path: Path) -> None:
     assert [(r["context"], r["response"], r["group"]) for r in found[:3]] == [
         ("How are you?", "Not well", "health.yml 1"),
         ("How are you?\nNot well", "Why?", "health.yml 1"),
-        ("3", "that is a number", "health.yml 2"),
+        ("3.10", "that is a number", "health.yml 2"),
     ]
     assert len({r["group"] for r in found}) == 4
 
@@ -132,6 +169,8 @@ def test_chitchat(tmp_path: Path) -> None:
         ("chatterbot", "categories: [a]"),
         ("chatterbot", "conversations: 3"),
         ("chatterbot", "a: [b"),
+        ("chatterbot", "conversations: [Hello, [a, b]]"),
+        ("chatterbot", "conversations: [[Why: because, a]]"),
         ("chitchat", "[1]"),
         ("chitchat", '{"a": {"messages": [[{"says": "b"}]]}}'),
         ("chitchat", "no json"),
@@ -159,3 +198,25 @@ def test_installed_packages() -> None:
     assert told["pydantic"]["summary"] == "Data validation using Python type hints"
     assert all(row["text"] and row["summary"] for row in found)
     assert len(found) > 100
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Name: a\nSummary: UNKNOWN\n\nAbout a.",
+        "Name: a\nSummary: Says a\n\n \n",
+        "Name: a\nSummary: Says a\nContent-Type: multipart/mixed; boundary=x\n\n--x\n\na\n--x--\n",
+    ],
+)
+def test_packages_that_say_nothing(tmp_path: Path, content: str) -> None:
+    """They are no rows."""
+    write(tmp_path / "data", METADATA_=content)
+    write(tmp_path / "more", METADATA_="Name: b\nSummary: Says b\n\nAbout b.")
+    found = rows(
+        Summarization(kind="summarization"),
+        path=str(tmp_path),
+        files="*/METADATA.",
+        format="metadata",
+        columns={"text": "description"},
+    )
+    assert [(row["text"], row["summary"]) for row in found] == [("About b.", "Says b")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tasks import source
 from tasks.config import BackboneConfig
-from tasks.errors import UnsafeModel
+from tasks.errors import SourceUnavailable, UnsafeModel
 from tasks.learning.backbone import load_backbone, load_tokenizer
 
 WORDS = [*"abcdefgh", "ab", "cd", "<|end|>"]
@@ -32,8 +33,10 @@ NAMES = {
 """What transformers calls a weight -> what GGUF does."""
 
 
-def write(path: Path) -> Qwen2ForCausalLM:
-    """A random Qwen2 of two layers, in the file and as it is."""
+def write(
+    path: Path, without: str = "", merges: Sequence[str] = ("a b", "c d")
+) -> Qwen2ForCausalLM:
+    """A random Qwen2 of two layers, in the file, but for one of its tensors, and as it is."""
     from gguf import GGUFWriter
 
     torch.manual_seed(0)
@@ -60,12 +63,13 @@ def write(path: Path) -> Qwen2ForCausalLM:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(WORDS)
     writer.add_token_types([1] * (len(WORDS) - 1) + [3])
-    writer.add_token_merges(["a b", "c d"])
+    writer.add_token_merges(list(merges))
     writer.add_eos_token_id(len(WORDS) - 1)
     for name, value in network.state_dict().items():
         for long, short in NAMES.items():
             name = name.replace(long, short)
-        writer.add_tensor(name, value.numpy())
+        if name != without:
+            writer.add_tensor(name, value.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -105,3 +109,24 @@ def test_cut_short(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(UnsafeModel, match="not a GGUF model"):
         source.locate(BackboneConfig(path=str(path)))
+
+
+@pytest.mark.parametrize("tensor", ["blk.1.attn_q.weight", "token_embd.weight"])
+def test_a_tensor_is_missing(tmp_path: Path, tensor: str) -> None:
+    """Random weights in its place would be taken for trained ones."""
+    write(tmp_path / "tiny.gguf", without=tensor)
+    with pytest.raises(UnsafeModel, match="not a GGUF model that can be read"):
+        source.locate(BackboneConfig(path=str(tmp_path / "tiny.gguf")))
+
+
+def test_a_damaged_vocabulary(tmp_path: Path) -> None:
+    """Merges of what is no token."""
+    write(tmp_path / "tiny.gguf", merges=("a b", "x y"))
+    with pytest.raises(UnsafeModel, match="not a GGUF model that can be read"):
+        source.locate(BackboneConfig(path=str(tmp_path / "tiny.gguf")))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """It is not taken for a hub id."""
+    with pytest.raises(SourceUnavailable, match="no such file or folder"):
+        source.locate(BackboneConfig(path="models/none.gguf"))

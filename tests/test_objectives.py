@@ -118,6 +118,9 @@ def test_causal_loss_is_the_networks_own(causal: Path) -> None:
             total += float(own) * (text.shape[1] - 1)
             tokens += text.shape[1] - 1
     assert found == pytest.approx(total / tokens, rel=1e-4)
+    CausalLanguageModelling().loss(made, batch).backward()
+    layers = made.backbone.layers()
+    assert all(float(p.grad.abs().sum()) > 0 for layer in layers for p in layer.parameters())
 
 
 def test_corrupted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,15 +143,62 @@ def test_corrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_spans(length: int, share: float) -> None:
     """Apart from each other, in order, of so many tokens in all; something always stays."""
     torch.manual_seed(length)
-    found = spans(length, share)
+    found = spans(length, share, 100)
     places = [place for start, stop in found for place in range(start, stop)]
     assert places == sorted(set(places))
     assert all(after[0] > before[1] for before, after in pairwise(found))
     if length > 1:
-        assert len(places) == min(max(round(length * share), 1), length - 1)
+        missing = min(max(round(length * share), 1), length - 1)
+        assert len(places) == missing
+        assert len(found) == max(1, min(round(missing / 3), length - missing, 100))
         assert found[0][0] > 0
     else:
         assert found == []
+
+
+def test_more_spans_than_sentinels() -> None:
+    """They are longer then: as much is missing, up to the end of the text."""
+    torch.manual_seed(0)
+    found = corrupted(list(range(100, 1000)), 0.5, [90, 91, 92, 93], END)
+    assert len(found["labels"]) == 450 + 4 + 1  # four spans, each behind its sentinel, and the end
+    assert len(found["input_ids"]) == 450 + 4 + 1
+
+
+def test_what_is_written_has_places(seq2seq: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is longer than the network can write the beginning is."""
+    made = learner(seq2seq)
+    monkeypatch.setattr(type(made.backbone), "maximum_positions", 12)
+    batch = collate(encoded([" ".join(["so"] * 30)], made, 40, ended=True), 0)
+    lengths: list[int] = []
+    real = made.backbone.decode
+
+    def decode(ids: Any, mask: Any, labels: Any) -> Any:
+        lengths.append(labels.shape[1])
+        return real(ids, mask, labels)
+
+    monkeypatch.setattr(made.backbone, "decode", decode)
+    Denoising(0.9).loss(made, batch)
+    assert lengths == [12]
+
+
+def test_networks_that_write_otherwise(causal: Path) -> None:
+    """A step between states and vocabulary would be left out, so they are refused."""
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    from tasks.learning.backbone import Backbone
+
+    made = learner(causal, marked=False)
+    config = GraniteConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, logits_scaling=8.0,
+    )  # fmt: skip
+    made.backbone = Backbone(GraniteForCausalLM(config))
+    with pytest.raises(Unfit, match="granite does not write"):
+        CausalLanguageModelling().prepare(made)
+    unfinished = learner(causal, marked=False)
+    unfinished.backbone.untrained = ["lm_head.weight"]
+    with pytest.raises(Unfit, match="does not write"):
+        CausalLanguageModelling().prepare(unfinished)
 
 
 def test_parts() -> None:

@@ -74,17 +74,26 @@ def test_a_vocabulary_that_does_not_know_the_script(backbone: Path) -> None:
     config = pipeline({"kind": "fine_tuning"})
 
     def write(folder: Path) -> None:
-        told = {"news": "the movie was great", "contracts": "the movie was ئەپ"}
+        told = {"news": "the movie was great", "contracts": "the movie ئەپ تور"}
         for name, tokens in told.items():
             (folder / name).mkdir()
             rows = [{"tokens": tokens, "tags": "O O O O"}] * 3
-            pq.write_table(pa.Table.from_pylist(rows), folder / name / "train.parquet")
+            table = pa.Table.from_pylist(rows)
+            pq.write_table(table, folder / name / "train.parquet")
+            pq.write_table(table.slice(0, 0), folder / name / "unlabelled.parquet")
 
     split = store.produce("split", store.digest("scripts"), write)
     learner = new_learner(backbone, {"ner": config.application})
     with pytest.raises(
-        DataRejected, match=r"contracts: the backbone's vocabulary does not kn.* 25%"
+        DataRejected, match=r"contracts: the backbone's vocabulary does not kn.* 50%"
     ):
         readiness.unknown(config, learner, split)
-    lenient = config.model_copy(update={"validation": Validation(unknown_over=0.25)})
-    assert readiness.unknown(lenient, learner, split) == {"news": 0, "contracts": 0.25}
+    (split.path / "contracts" / "train.parquet").rename(
+        split.path / "contracts" / "unlabelled.parquet"
+    )
+    empty = pq.read_table(split.file("contracts/unlabelled.parquet")).slice(0, 0)
+    pq.write_table(empty, split.path / "contracts" / "train.parquet")
+    with pytest.raises(DataRejected, match=r"contracts: .* 50%"):
+        readiness.unknown(config, learner, split)
+    lenient = config.model_copy(update={"validation": Validation(unknown_over=0.5)})
+    assert readiness.unknown(lenient, learner, split) == {"news": 0, "contracts": 0.5}

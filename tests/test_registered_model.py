@@ -126,8 +126,15 @@ def test_a_model_that_talks(tmp_path: Path) -> None:
     talked = graft(folder, home, "chat", "toy", given="hello\ngreat film\n")
     assert talked.returncode == 0, talked.stderr
     assert talked.stdout.count("> ") == 3
-    answer = graft(folder, home, "predict", "toy", "great film", "--json")
-    assert list(json.loads(answer.stdout)[0]) == ["context", "response"]
+    answer = graft(folder, home, "predict", "toy", "hello", "--json")
+    (told,) = json.loads(answer.stdout)
+    assert list(told) == ["context", "response"]
+    assert talked.stdout.startswith(f"> {told['response']}")
+    assert len(told["response"]) > 1
+    row = {"context": ["hello", "bot: yes", "great film"]}
+    (folder / "asked.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    listed = graft(folder, home, "predict", "toy", "asked.jsonl", "--json")
+    assert json.loads(listed.stdout)[0]["context"] == "hello\nbot: yes\ngreat film"
 
 
 @pytest.mark.filterwarnings("ignore:.*An input example was not provided")

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -42,6 +43,8 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 
+WRITING = Lock()
+"""Held while a text is written: the head is put before the network's projection for so long."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 POOLED = {"albert", "bert", "camembert", "mpnet", "roberta", "xlm-roberta"}
 """Model types whose class takes `add_pooling_layer`."""
@@ -190,19 +193,25 @@ class Backbone(nn.Module):
             pad_token_id=end,
             decoder_start_token_id=getattr(self.network.config, "decoder_start_token_id", None),
         )
-        corrected = self.network.get_output_embeddings().register_forward_pre_hook(
-            lambda _, states: (head(states[0]),)
-        )
-        try:
-            ids: Tensor = self.network.generate(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                generation_config=settings,
-                streamer=streamer,
+        with WRITING:
+            corrected = self.network.get_output_embeddings().register_forward_pre_hook(
+                lambda _, states: (head(states[0]),)
             )
-        finally:
-            corrected.remove()
+            try:
+                ids: Tensor = self.network.generate(
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    generation_config=settings,
+                    streamer=streamer,
+                )
+            finally:
+                corrected.remove()
         return ids[:, input_ids.shape[1] if self.kind == "causal" else 1 :]
+
+    @property
+    def writes_as_trained(self) -> bool:
+        """Whether its files have the projection that it writes with."""
+        return not any("lm_head" in name for name in self.untrained)
 
     def reads_and_writes(self) -> bool:
         """Whether `decode` and `project` do what the network itself does, and no label is predicted

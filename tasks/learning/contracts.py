@@ -192,6 +192,10 @@ class Application(Protocol):
     def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N,) whether each prediction is wholly right."""
 
+    def sliced(self, metric: str) -> str:
+        """The score by which parts of the rows are compared, where `metric` decides on all: a part
+        may lack labels."""
+
     def measures(self, row: Row) -> dict[str, float]:
         """Numbers of a labelled row that how hard it is may depend on: {"length": 12}."""
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
+from typing import Any
 
 from tasks.learning.safety import UnsafeBackbone
-
-FAILS = (
-    *(ValueError, KeyError, IndexError, OSError, RuntimeError, AttributeError, TypeError),
-    struct.error,
-)
-"""What transformers raises for a file that it does not read."""
 
 
 def from_gguf(file: Path, target: Path) -> None:
@@ -30,12 +24,15 @@ def from_gguf(file: Path, target: Path) -> None:
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
         )
-    except FAILS as error:
+    except Exception as error:  # tokenizers raises no other for a vocabulary that is damaged
         first = str(error).partition("\n")[0][:150]
         raise UnsafeBackbone(f"{file}: not a GGUF model that can be read ({first})") from error
+    model, told = loaded
+    if missing := sorted(told["missing_keys"]):
+        raise UnsafeBackbone(f"{file}: not a GGUF model that can be read (it lacks {missing[0]})")
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # or it could not be saved

@@ -124,7 +124,7 @@ def load_learner(folder: Path, tasks: Mapping[str, Application]) -> Learner:
     """A saved learner, heads included, to predict with: on the accelerator where there is one."""
     learner = new_learner(folder / "backbone", tasks)
     learner.load_heads(folder)
-    return learner.to(accelerator())
+    return learner.to(accelerator()).eval()
 
 
 def accelerator() -> torch.device:

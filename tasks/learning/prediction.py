@@ -38,8 +38,9 @@ def in_batches(learner: Learner, examples: Sequence[Example]) -> Iterator[tuple[
 def predict(
     learner: Learner, task: str, rows: Sequence[Row], *, supervised: bool = False
 ) -> list[Prediction]:
-    """One prediction a row. Labels are not needed and decide nothing; of `supervised` rows a
-    prediction may also say how probable they were."""
+    """One prediction a row. Labels are not needed; of `supervised` rows a prediction may also say
+    how probable they were. They are not read for it, but where words are drawn by chance, their
+    lengths decide in which order."""
     examples = learner.tasks[task].encode(rows, learner.tokenizer, supervised=supervised)
     return predict_examples(learner, task, examples)
 

@@ -59,7 +59,7 @@ def from_pickle(folder: Path, target: Path) -> None:
         raise UnsafeBackbone(f"{folder / PICKLE}: expected a flat table of tensors")
     target.mkdir()
     for path in folder.iterdir():
-        if path.suffix in (".json", ".txt", ".model"):
+        if path.suffix in (".json", ".txt", ".model", ".jinja"):
             shutil.copy(path, target)
     tensors = {
         name: tensor.clone().contiguous() for name, tensor in state.items()

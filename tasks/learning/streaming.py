@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 
 from transformers import TextStreamer
 
@@ -15,16 +15,31 @@ from tasks.learning.learner import Learner
 from tasks.learning.prediction import evaluating
 
 
+class Abandoned(Exception):
+    """Whoever read the pieces does so no longer."""
+
+
 class Pieces(TextStreamer):
     """Puts each piece of text that is settled into a queue."""
 
-    def __init__(self, learner: Learner, queue: SimpleQueue[str | Exception | None]) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        queue: SimpleQueue[str | BaseException | None],
+        abandoned: Event,
+    ) -> None:
         """What is read is left out, and so are special tokens."""
         super().__init__(learner.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.queue = queue
+        self.queue, self.abandoned = queue, abandoned
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """transformers calls this."""
+        """transformers calls this.
+
+        Raises:
+            Abandoned: nobody reads on.
+        """
+        if self.abandoned.is_set():
+            raise Abandoned
         self.queue.put(text)
 
 
@@ -41,7 +56,8 @@ def stream(learner: Learner, task: str, row: Row) -> Iterator[str]:
     (example,) = writer.encode([row], learner.tokenizer, supervised=False)
     device = next(learner.parameters()).device
     batch = moved(collate([example], learner.tokenizer.pad_token_id), device)
-    queue: SimpleQueue[str | Exception | None] = SimpleQueue()
+    queue: SimpleQueue[str | BaseException | None] = SimpleQueue()
+    abandoned = Event()
 
     def write() -> None:  # in a thread of its own, since transformers returns only at the end
         try:
@@ -49,14 +65,17 @@ def stream(learner: Learner, task: str, row: Row) -> Iterator[str]:
                 if writer.beams > 1:
                     queue.put(writer.predict(learner, task, batch)[0]["text"])
                 else:
-                    writer.write(learner, task, batch, Pieces(learner, queue))
+                    writer.write(learner, task, batch, Pieces(learner, queue, abandoned))
             queue.put(None)
-        except Exception as error:  # raised where the pieces are read
+        except BaseException as error:  # raised where the pieces are read
             queue.put(error)
 
     Thread(target=write, daemon=True).start()
-    while (piece := queue.get()) is not None:
-        if isinstance(piece, Exception):
-            raise piece
-        if piece:
-            yield piece
+    try:
+        while (piece := queue.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            if piece:
+                yield piece
+    finally:
+        abandoned.set()

@@ -2,13 +2,14 @@
 
     perplexity = exp(−mean log p(token of the response | context, tokens before it))
 
-a word: the same sum of logarithms over the number of words, so that vocabularies compare.
+a word: the same sum of logarithms over the number of words, so that networks with other sub-words
+compare; the end of the response, a token, is no word.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ import numpy as np
 from tasks.learning.applications import overlap
 from tasks.learning.applications.generation import Generation, Message
 from tasks.learning.applications.summarization import best, signature
+from tasks.learning.applications.words import words
 from tasks.learning.contracts import IGNORED, Batch, Prediction, Row, Rule
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ class Dialogue(Generation):
     """Who is to be played: turns that begin with this name and a colon are the model's own, all
     others its partner's. null: every second turn is the model's, counted back from the last, which
     is its partner's. A chat template is told so; without one, turns are read a line each."""
+    partner: str | None = None
+    """Who it speaks with, where that is always the same: this name is taken off its turns, since in
+    `graft chat` nobody says it. Other names stay."""
 
     @property
     def metric(self) -> str:
@@ -71,19 +76,33 @@ class Dialogue(Generation):
     def messages(self, text: str) -> list[Message]:
         """The prefix as the system's, then the turns; those of one side that follow each other are
         one message, since templates ask for turns."""
-        turns = text.split("\n")
+        turns = [turn for turn in text.split("\n") if turn.strip()] or [""]
         if self.speaker is None:
             roles = [("user", "assistant")[(len(turns) - i) % 2 == 0] for i in range(len(turns))]
         else:
             own = f"{self.speaker}:"
             roles = ["assistant" if turn.startswith(own) else "user" for turn in turns]
             turns = [turn.removeprefix(own).strip() for turn in turns]
+        if self.partner is not None:
+            turns = [turn.removeprefix(f"{self.partner}:").strip() for turn in turns]
         told = [{"role": "system", "content": self.prefix}] if self.prefix else []
         sides = groupby(zip(roles, turns, strict=True), key=lambda pair: pair[0])
         return [
             *told,
             *({"role": role, "content": "\n".join(t for _, t in said)} for role, said in sides),
         ]
+
+    def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
+        """Responses that only repeat the context, or a speaker who never spoke before."""
+        yield from super().doubts(rows)
+        long = [row["context"] for row in rows if "\n" in row["context"]]
+        named = f"{self.speaker}:"
+        spoke = any(turn.startswith(named) for one in long for turn in one.split("\n"))
+        if self.speaker is not None and long and not spoke:
+            yield (
+                f"no turn of any context begins with '{named}', the application's speaker; the "
+                f"first begins '{long[0][:40]}'"
+            )
 
     def samples(self) -> Sequence[str]:
         """A conversation that the model begins, one that its partner does, and none."""
@@ -139,11 +158,11 @@ class Dialogue(Generation):
     def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """distinct-1 and distinct-2: different words, and pairs of words, in a hundred of all
         (Li et al. 2016). Low: always the same is said."""
-        said = [prediction["text"].casefold().split() for prediction in predictions]
-        words = [word for one in said for word in one]
+        said = [words(prediction["text"]) for prediction in predictions]
+        single = [word for one in said for word in one]
         pairs = [pair for one in said for pair in pairwise(one)]
         return {
-            "distinct1": 100 * len(set(words)) / max(1, len(words)),
+            "distinct1": 100 * len(set(single)) / max(1, len(single)),
             "distinct2": 100 * len(set(pairs)) / max(1, len(pairs)),
         }
 
@@ -159,6 +178,6 @@ def surprise(learner: Learner, task: str, batch: Batch) -> list[dict[str, float]
     known = [row[row != IGNORED] for row in labels]
     texts = learner.tokenizer.batch_decode(known, skip_special_tokens=True)
     return [
-        {"nats": float(n), "tokens": len(ids), "words": max(1, len(text.split()))}
+        {"nats": float(n), "tokens": len(ids), "words": max(1, len(words(text)))}
         for n, ids, text in zip(nats, known, texts, strict=True)
     ]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from tasks.learning.applications.words import words
 from tasks.learning.contracts import IGNORED, Batch, Config, Example, Output, Prediction, Row
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ class Generation(Config):
                 "encoder alone; accepted: a seq2seq or causal one"
             )
             return
-        if projection := [name for name in backbone.untrained if "lm_head" in name]:
-            yield f"the backbone's files lack {projection[0]}, so it was never trained to write"
+        if not backbone.writes_as_trained:
+            yield "the backbone's files lack lm_head.weight, so it was never trained to write"
         if tokenizer.eos_token_id is None:
             yield "the backbone's tokenizer has no token that ends a text (eos_token)"
             return
@@ -284,9 +285,13 @@ class Generation(Config):
         """None."""
         return {}
 
+    def sliced(self, metric: str) -> str:
+        """The same."""
+        return metric
+
     def measures(self, row: Row) -> dict[str, float]:
         """`length`, of what is read, in words."""
-        return {"length": len(self.read(row).split())}
+        return {"length": len(words(self.read(row)))}
 
     def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """None."""

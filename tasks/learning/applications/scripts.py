@@ -20,6 +20,7 @@ LETTERS = {
 
 def written_in(text: str, script: Script) -> bool | None:
     """Whether any letter of it is of this script; None: it has no letter at all."""
-    letters = [unicodedata.name(character, "") for character in text if character.isalpha()]
+    plain = unicodedata.normalize("NFKC", text)  # letters of half or full width are their script's
+    letters = [unicodedata.name(character, "") for character in plain if character.isalpha()]
     begin = LETTERS.get(script, (f"{script.upper()} ",))
     return any(name.startswith(begin) for name in letters) if letters else None

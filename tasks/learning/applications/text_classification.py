@@ -13,6 +13,7 @@ from tasks.learning.applications import counts
 from tasks.learning.applications.heads import new_head
 from tasks.learning.applications.labels import distinct
 from tasks.learning.applications.limits import too_long
+from tasks.learning.applications.words import words
 from tasks.learning.contracts import (
     Batch,
     Config,
@@ -167,9 +168,13 @@ class TextClassification(Config):
         pairs = zip(predictions, rows, strict=True)
         return np.array([p["label"] == row["label"] for p, row in pairs], dtype=bool)
 
+    def sliced(self, metric: str) -> str:
+        """Accuracy: a label that a part has no row of would count as F1 0."""
+        return "accuracy"
+
     def measures(self, row: Row) -> dict[str, float]:
         """`length`, in words."""
-        return {"length": len(row["text"].split())}
+        return {"length": len(words(row["text"]))}
 
     def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """None."""

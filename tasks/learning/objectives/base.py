@@ -20,9 +20,14 @@ class Unlabelled:
     """The networks that learn by it."""
 
     def prepare(self, learner: Learner) -> None:
-        """No head learns."""
-        if learner.backbone.kind != self.kind:
-            raise Unfit(f"it is for {self.kind} networks, and this one is {learner.backbone.kind}")
+        """No head learns; refuse a network that the objective is not for."""
+        backbone = learner.backbone
+        if backbone.kind != self.kind:
+            raise Unfit(f"it is for {self.kind} networks, and this one is {backbone.kind}")
+        if self.kind != "encoder" and not (
+            backbone.writes_as_trained and backbone.reads_and_writes()
+        ):
+            raise Unfit(f"this network of type {backbone.network.config.model_type} does not write")
         learner.backbone.writes = self.kind != "encoder"
         learner.heads.requires_grad_(False)
 

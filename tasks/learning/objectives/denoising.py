@@ -53,7 +53,10 @@ class Denoising(Unlabelled):
             ids[mask.bool()].tolist()
             for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
         ]
+        longest = learner.backbone.maximum_positions
         examples = [corrupted(ids, self.share, marks, end) for ids in texts]
+        for example in examples:
+            example["labels"] = example["labels"][:longest]  # type: ignore[index]
         noisy = moved(collate(examples, learner.tokenizer.pad_token_id), batch["input_ids"].device)
         _, states = learner.backbone.decode(
             noisy["input_ids"], noisy["attention_mask"], noisy["labels"]
@@ -72,7 +75,7 @@ def corrupted(ids: Sequence[int], share: float, marks: Sequence[int], end: int) 
     """What is read and what is to be written of a text's ids, which the end may follow."""
     body = list(ids[:-1] if ids[-1:] == [end] else ids)
     read, written, after = [], [], 0
-    missing = spans(len(body), share)[: len(marks)]
+    missing = spans(len(body), share, len(marks))
     for mark, (start, stop) in zip(marks, missing, strict=False):
         read += [*body[after:start], mark]
         written += [mark, *body[start:stop]]
@@ -81,13 +84,13 @@ def corrupted(ids: Sequence[int], share: float, marks: Sequence[int], end: int) 
     return Example(input_ids=[*read, *body[after:], end], labels=[*written, *last, end])
 
 
-def spans(length: int, share: float) -> list[tuple[int, int]]:
-    """The places that are missing, from torch's generator: at least one token, and at least one
-    stays before each span."""
+def spans(length: int, share: float, most: int) -> list[tuple[int, int]]:
+    """The places that are missing, from torch's generator, `most` at most: at least one token, and
+    at least one stays before each span."""
     missing = min(max(round(length * share), 1), length - 1)
     if missing < 1:
         return []
-    count = max(1, min(round(missing / SPAN), length - missing))
+    count = max(1, min(round(missing / SPAN), length - missing, most))
     found, place = [], 0
     for kept, gone in zip(parts(length - missing, count), parts(missing, count), strict=True):
         found.append((place + kept, place + kept + gone))
