@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
 
 from flows.chat import converse
-from tasks import comparison, ingest
+from tasks import comparison, ingest, predict, store
 from tasks.config import Pipeline
 from tasks.domain import Domain
 from tasks.learning import prediction, serving
@@ -233,6 +235,37 @@ def test_sampling(folder: Path) -> None:
     assert len({json.dumps(drawn(seed)) for seed in range(5)}) > 1
     with pytest.raises(ValidationError, match="set beams: 1"):
         dialogue(sampling={}, beams=2)
+
+
+def test_the_stage_draws_by_the_seed(causal: Path) -> None:
+    """What is drawn for the test rows follows from the pipeline's seed, and is the same again."""
+    document: dict[str, Any] = {
+        "application": dialogue(sampling=Sampling(temperature=5.0, top_p=1.0)).model_dump(),
+        "backbone": {"new": {}},
+        "sources": {"chats": {"path": "none"}},
+        "target": {"clinic": {"path": "none"}},
+        "paradigm": {"kind": "fine_tuning"},
+        "promotion": {"model": "clinic"},
+    }
+
+    def rows(folder: Path) -> None:
+        (folder / "clinic").mkdir()
+        pq.write_table(pa.Table.from_pylist(ROWS), folder / "clinic" / "test.parquet")
+
+    split = store.produce("split", "a" * 24, rows)
+    made = learner(causal, dialogue())
+    held = store.produce("transfer", "b" * 24, lambda folder: made.save(folder / "learner"))
+
+    def drawn(seed: int) -> list[dict[str, Any]]:
+        pipeline = Pipeline.model_validate({**document, "seed": seed})
+        planned = predict.stage(pipeline, split, held, "transfer")
+        output = store.produce(planned.name, planned.key, planned.compute)
+        found = predict.read(output)
+        shutil.rmtree(output.path)
+        return found
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
