@@ -170,7 +170,7 @@ def picture(cells: Sequence[Cell]) -> Figure:
     domain_of = {cell["target"]: cell["domain"] for cell in cells}
     targets = sorted(domain_of, key=lambda target: (domain_of[target], len(target), target))
     curve = len(targets) > 1 and len(set(domain_of.values())) == 1
-    figure, axes = new_figure(1.5 + 1.1 * len(targets), 4.5)
+    figure, axes = new_figure(4.0 + 1.1 * len(targets), 4.5)
 
     def draw(name: str, found: Mapping[str, Sequence[float]], line: str, **style: str) -> None:
         points = [(i, mean(found[t])) for i, t in enumerate(targets) if t in found]
@@ -186,7 +186,7 @@ def picture(cells: Sequence[Cell]) -> Figure:
     axes.set_xticks(range(len(targets)), targets, rotation=30, ha="right")
     axes.set(ylabel=cells[0]["report"]["metric"])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 
