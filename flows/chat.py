@@ -10,6 +10,9 @@ from tasks.errors import ConfigError
 Partner = Callable[[Sequence[str]], Iterator[str]]
 """What has been said, a turn each, the last one by the user -> the pieces of the response."""
 
+SIDES = ("speaker", "partner")
+"""Whose names the application knows: the model's, and that of who types."""
+
 
 def load_partner(name: str) -> Partner:
     """The model as a partner.
@@ -28,18 +31,24 @@ def load_partner(name: str) -> Partner:
         raise ConfigError(
             f"graft chat: '{name}' is no dialogue model; `graft predict {name} TEXT` asks it"
         )
-    own = "" if application["speaker"] is None else f"{application['speaker']}: "
+    names = [f"{application[side]}: " if application[side] else "" for side in SIDES]
 
     def respond(turns: Sequence[str]) -> Iterator[str]:
-        mine = [(len(turns) - i) % 2 == 0 for i in range(len(turns))]
-        said = [  # whoever types the model's name does not speak as the model
-            f"{own}{turn}" if m else turn.removeprefix(own.strip()).strip() or turn
-            for turn, m in zip(turns, mine, strict=True)
-        ]
-        for piece in model.predict_stream(pd.DataFrame({"context": ["\n".join(said)]})):
+        said = "\n".join(named(turns, *names))
+        for piece in model.predict_stream(pd.DataFrame({"context": [said]})):
             yield piece["response"]
 
     return respond
+
+
+def named(turns: Sequence[str], speaker: str, partner: str) -> Iterator[str]:
+    """Each turn behind its side's name, the last one being the partner's; who types the speaker's
+    name does not speak as it."""
+    for i, turn in enumerate(turns):
+        if (len(turns) - i) % 2 == 0:
+            yield speaker + turn
+        else:
+            yield partner + (turn.removeprefix(speaker.strip()).strip() or turn)
 
 
 def converse(partner: Partner, asked: TextIO, answered: TextIO) -> None:

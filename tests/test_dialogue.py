@@ -16,7 +16,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from flows.chat import converse
+from flows.chat import converse, named
 from tasks import comparison, ingest, predict, store
 from tasks.config import Pipeline
 from tasks.domain import Domain
@@ -27,7 +27,7 @@ from tasks.learning.applications.words import words as words_of
 from tasks.learning.contracts import Row
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.streaming import stream
-from tests.tiny import IDS, words
+from tests.tiny import words
 
 ROWS: list[Row] = [
     {"context": "A: the movie\nB: so good\nA: and the plot", "response": "it was dull"},
@@ -112,8 +112,9 @@ def test_prompts() -> None:
     # turns that are whole.
     assert tokenizer.decode(ids) == "a it was the and the plot a"
     tokenizer.chat_template = None
-    (plain,) = application.encode([{"context": "a\nso"}], tokenizer, supervised=False)
-    assert plain["input_ids"] == [IDS["a"], IDS["so"]]
+    by_name = dialogue(speaker="so", partner="the")
+    (plain,) = by_name.encode([{"context": "the: a\nso: so"}], tokenizer, supervised=False)
+    assert tokenizer.decode(plain["input_ids"]) == "the [UNK] a so [UNK] so"  # names stay
 
 
 def test_a_template_that_takes_no_conversation(causal: Path) -> None:
@@ -330,6 +331,13 @@ def test_turns_in_the_data(tmp_path: Path) -> None:
         "hi",
     ]
     assert rows[4]["response"] is None
+
+
+def test_who_says_what() -> None:
+    """Names stand before the turns of each side, and nobody speaks for the model."""
+    assert list(named(["hi", "ho", "B: so"], "B: ", "A: ")) == ["A: hi", "B: ho", "A: so"]
+    assert list(named(["hi", "ho", "so"], "", "")) == ["hi", "ho", "so"]
+    assert list(named(["B:"], "B: ", "")) == ["B:"]
 
 
 def test_a_conversation() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from tasks.learning import prediction
-from tasks.learning.applications.generation import frames, shortened
+from tasks.learning.applications.generation import ending, shortened
 from tasks.learning.applications.translation import Translation
 from tasks.learning.backbone import Backbone, load_backbone
 from tasks.learning.batches import collate
@@ -67,7 +67,7 @@ def test_encoded_for_a_causal_network() -> None:
     tokenizer = words(ended=False)
     (example,) = translation().encode([{"text": "book", "translation": "good"}], tokenizer)
     assert example == {"input_ids": ids("book"), "labels": [*ids("good"), END]}
-    assert frames(tokenizer)([{"role": "user", "content": "book"}]) == "book\n"
+    assert (ending(tokenizer), ending(words(ended=True))) == ("\n", "")
 
 
 def test_encoded_by_a_chat_template() -> None:

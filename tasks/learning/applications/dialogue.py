@@ -40,10 +40,11 @@ class Dialogue(Generation):
     speaker: str | None = None
     """Who is to be played: turns that begin with this name and a colon are the model's own, all
     others its partner's. null: every second turn is the model's, counted back from the last, which
-    is its partner's. A chat template is told so; without one, turns are read a line each."""
+    is its partner's. A chat template is told so; without one, turns are read a line each as they
+    are."""
     partner: str | None = None
-    """Who it speaks with, where that is always the same: this name is taken off its turns, since in
-    `graft chat` nobody says it. Other names stay."""
+    """Who it speaks with, where that is always the same: a chat template is given its turns without
+    this name, other names stay. In `graft chat` it is who types."""
 
     @property
     def metric(self) -> str:

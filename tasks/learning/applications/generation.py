@@ -11,7 +11,7 @@ An application brings `reply`, its fields and its scores, and nothing about netw
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -209,8 +209,11 @@ class Generation(Config):
 
     def _framed(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         """Token ids of the texts with what stands around them."""
-        framed, special = frames(tokenizer), tokenizer.chat_template is None
-        whole = [framed(self.messages(text)) for text in texts]
+        if tokenizer.chat_template is not None:
+            whole = [chat(self.messages(text), tokenizer) for text in texts]
+        else:
+            whole = [self.prefix + text + ending(tokenizer) for text in texts]
+        special = tokenizer.chat_template is None
         ids: list[list[int]] = tokenizer(whole, add_special_tokens=special)["input_ids"]
         return ids
 
@@ -312,24 +315,19 @@ def ends_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(ids) and ids[-1] == tokenizer.eos_token_id
 
 
-def frames(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Message]], str]:
-    """How a conversation becomes a prompt: by the chat template where there is one; else a line a
-    message, the last one ended where a causal network would not know it, and not where the
-    tokenizer ends a text."""
+def chat(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
+    """A conversation by the tokenizer's template, up to where the reply begins."""
+    framed = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, tokenize=False
+    )
+    assert isinstance(framed, str)
+    return framed
 
-    def chat(messages: Sequence[Message]) -> str:
-        framed = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False
-        )
-        assert isinstance(framed, str)
-        return framed
 
-    def lines(messages: Sequence[Message]) -> str:
-        return "\n".join(message["content"] for message in messages)
-
-    if tokenizer.chat_template is not None:
-        return chat
-    return lines if ends_texts(tokenizer) else lambda messages: lines(messages) + "\n"
+def ending(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What is put behind a text without a template: a new line, where a causal network would not
+    know that it has ended; nothing where the tokenizer ends it."""
+    return "" if ends_texts(tokenizer) else "\n"
 
 
 def shortened(
