@@ -81,7 +81,7 @@ pipelines:
       movies: {path: movies.jsonl}
     target:
       products: {path: products.jsonl, labelled: 24, tested: 40, split: {test: 0.5}}
-    source_training: {epochs: 2, learning_rate: 1.0e-3}
+    source_training: {epochs: 20, learning_rate: 5.0e-3}
     paradigm: {kind: fine_tuning}
     training: {epochs: 2, learning_rate: 1.0e-3, tokens_per_batch: 128}
     validation: {near_duplicates: 1.0}
