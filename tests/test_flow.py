@@ -96,7 +96,7 @@ def test_a_run_measures_and_registers(run: Run) -> None:
         assert steps
         assert len(steps) == len(set(steps))
     names = {a.path for a in client.list_artifacts(result["run"], "evaluation/pictures")}
-    pictures = {"scores.png", "curves.png", "labels.png", "confusion.png"}
+    pictures = {"scores.png", "curves.png", "slices.png", "labels.png", "confusion.png"}
     assert {Path(n).name for n in names} == pictures
     docs = client.list_artifacts(result["run"], "validation/products/data_docs")
     assert any(a.path.endswith("index.html") for a in docs)
