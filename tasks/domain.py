@@ -96,8 +96,9 @@ class Domain(Config):
     """Use the labels of so many rows only, drawn one by one, of whatever group; the rest of the
     training rows is unlabelled text. 0, for a target: domain adaptation on its text alone."""
     tested: Annotated[int, Field(gt=0)] | None = None
-    """Score on so many of the test rows only, drawn as the labelled ones are; the others are
-    neither scored nor learned from. Where texts are written, each test row takes a while."""
+    """Score on so many of the test rows only, and after each epoch on so many validation rows, both
+    drawn as the labelled ones are; the others are neither scored nor learned from. Where texts are
+    written, each row takes a while."""
     read_test_text: bool = False
     """The test rows' text, without their labels, is unlabelled text as well (transductive learning,
     as the papers on the Amazon pairs do it): say so where you report the score."""

@@ -4,7 +4,7 @@
 
     test         place("test") < split.test, or the data's own test file
     labelled     the first `labelled` of the rest, ranked by place("rank"); all, if not set
-    test rows that are not `tested` are in no set
+    test and validation rows beyond the `tested` ones are in no set
     unlabelled   the others, without their labels, and the data's own unlabelled file
     validation   labelled rows with place("validation") < split.validation, or the data's own file
 
@@ -150,7 +150,7 @@ def ranked(rows: list[Row], seed: int) -> list[Row]:
 
 
 def scored(rows: list[Row], domain: Domain, seed: int) -> list[Row]:
-    """The test rows that are scored, in the order of the data."""
+    """The test or validation rows that are scored, in the order of the data."""
     drawn = {row_id(row) for row in ranked(rows, seed)[: domain.tested]}
     return [row for row in rows if row_id(row) in drawn]
 
@@ -172,7 +172,7 @@ def assign(rows: list[Row], domain: Domain, seed: int) -> dict[str, list[Row]]:
     held = {row_id(row) for row in validation}
     return {
         "train": [row for row in labelled if row_id(row) not in held],
-        "validation": validation,
+        "validation": scored(validation, domain, seed),
         "unlabelled": [row for row in rows if row_id(row) in unlabelled],
     }
 

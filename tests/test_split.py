@@ -334,15 +334,17 @@ def test_a_group_of_the_tested_is_not_learned_from() -> None:
 
 
 def test_fewer_tested_rows() -> None:
-    """So many of the test rows, the same whatever else is there; the others are nowhere."""
+    """So many test and validation rows, the same whatever else is there; the others are nowhere."""
     movies, products = made("movies", 200), made("products", 400)
     whole = sets(run(pipeline(), movies, products), "products")
     few = sets(run(pipeline({"tested": 30}), movies, products), "products")
     fewer = sets(run(pipeline({"tested": 10}), movies, products), "products")
     assert len(few["test"]) == 30
     assert ids(fewer["test"]) < ids(few["test"]) < ids(whole["test"])
-    for kind in ("train", "validation", "unlabelled"):
-        assert ids(few[kind]) == ids(whole[kind])
+    assert len(fewer["validation"]) == 10 < len(whole["validation"])
+    assert ids(fewer["validation"]) <= ids(few["validation"]) <= ids(whole["validation"])
+    for kind in ("train", "unlabelled"):
+        assert ids(fewer[kind]) == ids(few[kind]) == ids(whole[kind])
     many = sets(run(pipeline({"tested": 10**6}), movies, products), "products")
     assert many == whole
 
