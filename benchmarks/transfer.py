@@ -174,7 +174,8 @@ def cell_path(name: str, target: str, way: str, seed: int, pipeline: Pipeline) -
 
 def code() -> str:
     """Which code computes a cell: Graft's stages, and what the sets and the paradigms are."""
-    said = [store.file_digest(path) for path in (Path(sets.__file__), Path(__file__), PIPELINES)]
+    files = [*sorted(Path(sets.__file__).parent.glob("*.py")), Path(__file__), PIPELINES]
+    said = [store.file_digest(path) for path in files]
     return store.digest([store.code_version(), *said])[:8]
 
 

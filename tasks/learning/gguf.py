@@ -27,6 +27,8 @@ def from_gguf(file: Path, target: Path) -> None:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
         )
+    except MemoryError:
+        raise
     except Exception as error:  # tokenizers raises no other for a vocabulary that is damaged
         first = str(error).partition("\n")[0][:150]
         raise UnsafeBackbone(f"{file}: not a GGUF model that can be read ({first})") from error
