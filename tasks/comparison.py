@@ -36,21 +36,24 @@ def compare(
         labels[name] = application.by_label(counts[name].sum(0))
         right[name] = application.correct(predicted, rows)
 
-    def difference(metric: str, baseline: str) -> statistics.Interval:
-        value = systems[TRANSFER][metric]["value"] - systems[baseline][metric]["value"]
-        drawn = samples[TRANSFER][metric] - samples[baseline][metric]
-        return statistics.interval(value, drawn, evaluation.confidence)
-
     def against(baseline: str) -> dict[str, Any]:
-        metric = pipeline.metric
-        gain = difference(metric, baseline)
-        both = [name for name in systems[TRANSFER] if name in systems[baseline]]
+        ours, theirs = systems[TRANSFER], systems[baseline]
+        drawn = {
+            metric: samples[TRANSFER][metric] - samples[baseline][metric]
+            for metric in ours
+            if metric in theirs
+        }
+        differences = {
+            metric: statistics.interval(
+                ours[metric]["value"] - theirs[metric]["value"], values, evaluation.confidence
+            )
+            for metric, values in drawn.items()
+        }
+        gain = differences[pipeline.metric]
         return {
             **vars(gain),
-            "metrics": {name: vars(difference(name, baseline)) for name in both},
-            "p_value": statistics.paired_p_value(
-                samples[TRANSFER][metric] - samples[baseline][metric]
-            ),
+            "metrics": {metric: vars(found) for metric, found in differences.items()},
+            "p_value": statistics.paired_p_value(drawn[pipeline.metric]),
             # McNemar's test takes rows to be independent, so it says nothing about grouped ones.
             "mcnemar_p_value": None
             if len(set(units)) < len(rows)
