@@ -17,12 +17,21 @@ TRANSFER = "transfer"
 
 
 def compare(
-    pipeline: Pipeline, predictions: Mapping[str, Sequence[Prediction]], rows: Sequence[Row]
+    pipeline: Pipeline,
+    predictions: Mapping[str, Sequence[Prediction]],
+    rows: Sequence[Row],
+    subject: str = TRANSFER,
 ) -> dict[str, Any]:
     """Scores with bootstrap intervals; all systems resampled alike, so differences are paired.
 
     Rows of one group (the sentences of a review) are drawn together, since they are not
     independent: a cluster bootstrap.
+
+    Args:
+        pipeline: the application, the metric and the resampling.
+        predictions: by system, one a row.
+        rows: the test rows.
+        subject: the system whose gains over the others are wanted.
     """
     from tasks.learning import statistics
 
@@ -37,9 +46,9 @@ def compare(
         right[name] = application.correct(predicted, rows)
 
     def against(baseline: str) -> dict[str, Any]:
-        ours, theirs = systems[TRANSFER], systems[baseline]
+        ours, theirs = systems[subject], systems[baseline]
         drawn = {
-            metric: samples[TRANSFER][metric] - samples[baseline][metric]
+            metric: samples[subject][metric] - samples[baseline][metric]
             for metric in ours
             if metric in theirs
         }
@@ -53,11 +62,17 @@ def compare(
         return {
             **vars(gain),
             "metrics": {metric: vars(found) for metric, found in differences.items()},
+            # Two one-sided tests at 1 - confidence each: Schuirmann 1987.
+            "narrow": vars(
+                statistics.interval(
+                    gain.value, drawn[pipeline.metric], 2 * evaluation.confidence - 1
+                )
+            ),
             "p_value": statistics.paired_p_value(drawn[pipeline.metric]),
             # McNemar's test takes rows to be independent, so it says nothing about grouped ones.
             "mcnemar_p_value": None
             if len(set(units)) < len(rows)
-            else statistics.mcnemar(right[baseline], right[TRANSFER]),
+            else statistics.mcnemar(right[baseline], right[subject]),
             "significant": gain.excludes_zero,
         }
 
@@ -73,7 +88,7 @@ def compare(
         "traits": {name: application.traits(found) for name, found in predictions.items()},
         "sliced": application.sliced(pipeline.metric),
         "slices": slices(pipeline, counts, rows, units),
-        "gains": {name: against(name) for name in predictions if name != TRANSFER},
+        "gains": {name: against(name) for name in predictions if name != subject},
     }
 
 

@@ -22,6 +22,8 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Baseline = Literal["majority", "copy", "lead", "source_only", "target_only"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
+MARGIN = 0.02
+"""A difference that does not matter, as a share of the highest score there is."""
 
 
 class NewBackbone(Config):
@@ -175,10 +177,16 @@ class Evaluation(Config):
 
 
 class Promotion(Config):
-    """Where the trained model goes."""
+    """Where the trained model goes, and what it must show to take the champion's place."""
 
     model: Name
     """Name in the MLflow registry; the new version gets the alias `challenger`."""
+    minimum_gain: Annotated[float, Field(ge=0)] = 0.0
+    """A challenger is promoted if the whole interval of its gain over the champion, in the metric
+    that decides, is above this."""
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """A challenger that is not promoted is equivalent if its gain is, at this confidence, within so
+    much of zero; null: 0.02 of the highest score there is (2 for BLEU)."""
 
 
 class Pipeline(Config):
@@ -231,6 +239,12 @@ class Pipeline(Config):
     def metric(self) -> str:
         """The score that decides."""
         return self.evaluation.metric or self.application.metric
+
+    @property
+    def margin(self) -> float:
+        """Differences up to this do not matter."""
+        given = self.promotion.margin
+        return MARGIN * self.application.best if given is None else given
 
     def task(self, domain: str) -> str:
         """The task a domain's labels belong to: the target's, or one of its own."""

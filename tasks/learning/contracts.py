@@ -129,6 +129,10 @@ class Application(Protocol):
         """The score that decides, a key of what `scores` returns."""
 
     @property
+    def best(self) -> float:
+        """The highest value of the metrics that may decide: 1, or 100."""
+
+    @property
     def fields(self) -> Mapping[str, Rule]:
         """The columns a row must have."""
 

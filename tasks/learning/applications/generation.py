@@ -45,6 +45,7 @@ class Sampling(Config):
 class Generation(Config):
     """Write a reply to each prompt."""
 
+    best: ClassVar[float] = 100
     reads: ClassVar[Literal["start", "end"]] = "start"
     """Which part of a prompt that is too long is read."""
 

@@ -51,6 +51,7 @@ class Ner(Config):
 
     metrics: ClassVar[tuple[str, ...]] = ("entity_f1", "precision", "recall", "macro_f1")
     floor: ClassVar[str] = "majority"
+    best: ClassVar[float] = 1
 
     kind: Literal["ner"]
     """The application."""

@@ -37,6 +37,7 @@ class TextClassification(Config):
 
     metrics: ClassVar[tuple[str, ...]] = ("macro_f1", "accuracy")
     floor: ClassVar[str] = "majority"
+    best: ClassVar[float] = 1
 
     kind: Literal["text_classification"]
     """The application."""
