@@ -8,7 +8,8 @@ GraftError                 exit code 2: the user's input or surroundings are at 
 │   └── DataRejected       rows were read, but too many (or too few classes) fail the gate
 ├── UnsafeModel            pickled weights, or a model that wants its own code executed
 ├── StoreError             a stage output cannot be written: disk full, folder not writable
-└── TrackingError          MLflow cannot be reached, or refuses
+├── TrackingError          MLflow cannot be reached, or refuses
+└── LedgerError            a promotion that came too late, or a history that was changed
 """
 
 
@@ -46,3 +47,7 @@ class StoreError(GraftError):
 
 class TrackingError(GraftError):
     """The tracking server or model registry did not do what was asked."""
+
+
+class LedgerError(GraftError):
+    """A decision that another one came before, or a history that is not whole."""

@@ -4,9 +4,9 @@
     champion = `champion` of the last entry; the registry's alias follows it
 
 A ledger is a run of the experiment `ledger-NAME`, and entry n its parameter `000042`. MLflow never
-changes a parameter and takes just one of two that are logged at once, so whoever appends knows what
-stood before, from whatever machine. The entry is written first and the alias moved after it: whoever
-dies in between has decided, and `settle`, which everyone calls, moves the alias.
+changes a parameter, and of two that are logged at once it takes one: so whoever appends knows what
+stood before, from whatever machine. The entry is written first, the alias moved after it. Whoever
+dies in between has decided; `settle`, which everyone calls, moves the alias.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Entry:
     """On which version of the model."""
     champion: str | None
     """Which version is in production from now on."""
+    previous: str | None
+    """Which one was before."""
     by: str
     """Who decided: a person's name, or `graft` where evidence alone did."""
     because: str
@@ -90,78 +92,85 @@ class Ledger:
         try:
             return [Entry(**json.loads(found[name])) for name in sorted(found)]
         except (TypeError, ValueError) as error:
-            raise LedgerError(f"ledger of '{self.model}': an entry cannot be read") from error
+            raise LedgerError(
+                f"model '{self.model}': an entry of its history is damaged"
+            ) from error
 
-    def append(self, expected: str | None, **decided: Any) -> Entry:
+    def champion(self) -> str | None:
+        """The version in production: the last entry's, or, before there is one, the alias's."""
+        held = self.entries()
+        return held[-1].champion if held else self._alias()
+
+    def append(self, expected: str | None = None, **decided: Any) -> Entry:
         """Write a decision, and let the alias follow it.
 
         Args:
-            expected: the champion that it was made against; a decision that leaves it as it is does
-                not mind another one in the meantime.
-            decided: the fields of `Entry` but number, at and before. `champion` may be left out:
-                then it stays.
+            expected: the champion that a new one was compared with.
+            decided: the fields of `Entry` but number, at, previous and before. Without `champion`
+                the one there is stays, whichever it is.
 
         Raises:
-            LedgerError: another champion has been made since.
+            LedgerError: there is another champion than was expected, or the history is damaged.
+            TrackingError: MLflow does not answer or refuses.
         """
-        from mlflow.exceptions import MlflowException
-
         while True:
             held = self.entries()
-            standing = champion(held)
+            if found := faults(held):
+                raise LedgerError(f"model '{self.model}', its history: {found[0]}")
+            last = held[-1] if held else None
+            standing = last.champion if last else self._alias()
             if "champion" in decided and standing != expected:
                 raise LedgerError(
-                    f"'{self.model}' has another champion since: {_named(standing)} and no longer "
-                    f"{_named(expected)}; nothing was changed, try again against it"
+                    f"model '{self.model}': the champion is {_named(standing)} by now, not "
+                    f"{_named(expected)}; nothing was changed, compare again"
                 )
-            last = held[-1] if held else None
             entry = Entry(
                 number=last.number + 1 if last else 1,
                 at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                previous=standing,
                 before=last.hash if last else FIRST,
                 **{"champion": standing, **decided},
             )
-            try:
-                self.client.log_param(self.run, f"{entry.number:06d}", json.dumps(asdict(entry)))
-            except MlflowException:
-                if len(self.entries()) == len(held):  # nobody else was faster: it is refused
-                    with refusals_named():
-                        raise
-                continue
-            self.settle()
-            return entry
+            if self._written(entry):
+                self.settle()
+                return entry
 
-    def settle(self) -> str | None:
-        """Move the alias to the last entry's champion, until it is the last one's; returns it."""
-        from mlflow.exceptions import MlflowException
-
-        while True:
-            wanted = champion(self.entries())
-            try:
-                held = str(self.client.get_model_version_by_alias(self.model, CHAMPION).version)
-            except MlflowException:
-                held = None
-            if held == wanted:
-                return wanted
-            with refusals_named():
-                if wanted is None:
-                    return held  # it was set by hand, before the first entry
+    def settle(self) -> None:
+        """Let the alias follow the last entry, also where another process died before it did."""
+        with refusals_named():
+            while (wanted := self.champion()) != self._alias():
+                assert wanted is not None  # an entry never ends production
                 self.client.set_registered_model_alias(self.model, CHAMPION, wanted)
 
+    def _alias(self) -> str | None:
+        """The version the registry's alias is at."""
+        aliases = self.client.get_registered_model(self.model).aliases
+        return str(aliases[CHAMPION]) if CHAMPION in aliases else None
 
-def champion(entries: Sequence[Entry]) -> str | None:
-    """The version in production, by the last entry."""
-    return entries[-1].champion if entries else None
+    def _written(self, entry: Entry) -> bool:
+        """Whether this entry is the one that has its number now; False: another was faster."""
+        from mlflow.exceptions import MlflowException
+
+        text = json.dumps(asdict(entry))
+        with refusals_named():
+            try:
+                self.client.log_param(self.run, f"{entry.number:06d}", text)
+            except MlflowException:
+                if len(self.entries()) < entry.number:  # the number is free: something else it was
+                    raise
+                return self.entries()[entry.number - 1] == entry
+        return True
 
 
 def faults(entries: Sequence[Entry]) -> list[str]:
     """What is wrong with a history: entries that were changed or are missing."""
-    found, before = [], FIRST
+    found: list[str] = []
+    before = FIRST
     for number, entry in enumerate(entries, 1):
         if entry.number != number:
             return [*found, f"entry {number} is missing"]
         if entry.before != before:
-            found.append(f"entry {number - 1} is not what entry {number} follows on")
+            found.append(f"entry {number - 1} was changed after entry {number} was written")
         before = entry.hash
     return found
 

@@ -1,4 +1,4 @@
-"""Runs in MLflow: parameters, metrics, artifacts. With `registry.py`, all that imports mlflow.
+"""Runs in MLflow: parameters, metrics, artifacts. It, `registry.py` and `ledger.py` import mlflow.
 
 One parent run a pipeline run, one nested run a baseline and one for the transfer. Run ids are
 explicit everywhere, since MLflow's active run is a thread's own.

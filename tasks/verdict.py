@@ -1,9 +1,9 @@
 """What a paired comparison of a challenger with the champion says, and so what becomes of it.
 
 promote      the interval of the gain is above `minimum_gain`
-equivalent   it is not, and the gain is within ± `margin`: the narrower interval of two one-sided
-             tests is. Schuirmann 1987
-reject       neither: worse, or not shown to be any better
+equivalent   else, where the narrower interval, that of two one-sided tests, is within ± `margin`.
+             Schuirmann 1987
+reject       else: worse, or not shown to be any better
 """
 
 from __future__ import annotations
