@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -76,8 +79,10 @@ def run(
     if not as_json:
         console.print(f"Pipeline [bold]{name}[/bold]: {pipeline.description}")
     try:
-        with live_steps(not as_json):
-            result = run_flow(name, pipeline)
+        with live_steps(not as_json), prefect_and_mlflow():
+            from flows.transfer import transfer
+
+            result = transfer(name, pipeline)
     except KeyboardInterrupt:  # which Typer makes exit code 130
         errors.print("graft: interrupted; the same command goes on from the last checkpoint")
         raise
@@ -108,16 +113,15 @@ def check_home() -> None:
         ) from error
 
 
-def run_flow(name: str, pipeline: Any) -> dict[str, Any]:
-    """Run the flow here; its own refusals come back as they were raised."""
+@contextmanager
+def prefect_and_mlflow() -> Iterator[None]:
+    """Both within reach, for a flow to run here; its refusals come back as they were raised."""
     with prefect_server() as ready:
-        from flows.transfer import transfer
         from tasks.tracking import connect
 
         connect()  # slow to import, and refuses early, while the server comes up
         ready()
-        result: dict[str, Any] = transfer(name, pipeline)
-    return result
+        yield
 
 
 @app.command("list")
@@ -208,6 +212,70 @@ def chat(name: Annotated[str, typer.Argument(help="A registered dialogue model."
         console.print("An empty line begins a new conversation; Ctrl-D ends.")
     heard = TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace")
     converse(partner, heard, sys.stdout)
+
+
+@app.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="A registered model.")], as_json: Json = False
+) -> None:
+    """Compare a model's challenger with its champion, on the same rows, and promote the better.
+
+    What was decided, why and on what evidence is written to the model's history.
+    """
+    check_home()
+    with prefect_and_mlflow():
+        from flows.promote import promote as promoting
+
+        result = promoting(model)
+    if as_json:
+        print(json.dumps(result))
+        return
+    from flows.evidence import print_evidence
+
+    print_evidence(result)
+
+
+@app.command()
+def history(
+    model: Annotated[str, typer.Argument(help="A registered model.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Only look for entries changed or missing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Who decided what about each version of a model, when, and why."""
+    from flows.evidence import history_table
+    from tasks.ledger import Ledger
+
+    ledger = Ledger(model)
+    if verify:
+        ledger.verify()
+        console.print(f"{model}: {len(ledger.entries())} entries, whole; the champion is theirs")
+        return
+    entries = ledger.entries()
+    if as_json:
+        print(json.dumps([{**vars(entry), "hash": entry.hash} for entry in entries]))
+    else:
+        console.print(history_table(model, entries))
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="A registered model.")],
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="VERSION", help="Default: the champion before.")
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", help="Who you are; default: $USER.")] = None,
+    because: Annotated[str, typer.Option("--because", help="Why.")] = "",
+) -> None:
+    """Give a model its former champion back, at once: nothing is scored or loaded."""
+    from tasks.ledger import roll_back
+
+    entry = roll_back(model, to, by or getpass.getuser(), because)
+    console.print(
+        f"{model}: the champion is version {entry.champion} again, and no longer version "
+        f"{entry.previous}. Entry {entry.number} of its history."
+    )
 
 
 @app.command()

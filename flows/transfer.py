@@ -46,12 +46,12 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
     with tracked(name, pipeline) as tracker:
         backbone = None
         if pipeline.backbone.path:
-            backbone = plan("backbone", source.locate, pipeline.backbone)
+            backbone = plan("fetch", "backbone", source.locate, pipeline.backbone)
 
         valid = {}
         for domain, config in pipeline.domains.items():
             application = pipeline.application_of(domain)
-            rows = run(plan(domain, ingest.stage, domain, config, application))
+            rows = run(plan("fetch", domain, ingest.stage, domain, config, application))
             gate = validate.stage(domain, rows, application, pipeline.validation)
             try:
                 valid[domain] = run(gate, rows)
@@ -127,6 +127,11 @@ def record_data(tracker: Tracker, valid: dict[str, store.Output], parts: store.O
             digest = parts.digest(f"{domain}/{part}.parquet")
             tracker.data(tracker.parent, f"{domain}-{part}", path, digest, part)
     tracker.client.log_dict(tracker.parent, parts.read_json("report.json"), "split.json")
+    # What a promotion scores on, and what it must leave out; see tasks/promote.py.
+    tracker.artifact(
+        tracker.parent, parts.file(f"{tracker.pipeline.target_name}/test.parquet"), "frozen"
+    )
+    tracker.artifact(tracker.parent, parts.file(split.LEARNED), "frozen")
 
 
 def record_evaluation(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks import store
 from tasks.errors import LedgerError
+from tasks.registry import alias_version, registered_version
 from tasks.tracking import connect, refusals_named
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ class Ledger:
         """Find it, or begin it.
 
         Raises:
+            SourceUnavailable: no such model.
             TrackingError: MLflow does not answer or refuses.
         """
         self.model, self.client = model, connect()
+        alias_version(model, CHAMPION)
         with refusals_named():
             self.run = _run_of(self.client, f"ledger-{model}")
 
@@ -135,6 +138,22 @@ class Ledger:
                 self.settle()
                 return entry
 
+    def verify(self) -> None:
+        """Go through all of it.
+
+        Raises:
+            LedgerError: an entry was changed or is missing, or the alias is elsewhere.
+        """
+        held = self.entries()
+        found = faults(held)
+        if held and self._alias() != held[-1].champion:
+            found.append(
+                f"the alias champion is at {_named(self._alias())}, the last entry says "
+                f"{_named(held[-1].champion)}"
+            )
+        if found:
+            raise LedgerError(f"model '{self.model}', its history: {'; '.join(found)}")
+
     def settle(self) -> None:
         """Let the alias follow the last entry, also where another process died before it did."""
         with refusals_named():
@@ -160,6 +179,43 @@ class Ledger:
                     raise
                 return self.entries()[entry.number - 1] == entry
         return True
+
+
+def roll_back(model: str, to: str | None, by: str, because: str) -> Entry:
+    """Make an earlier version the champion again, whatever became of the files of the one there.
+
+    Args:
+        model: its name.
+        to: the version; None: the champion before the one there is.
+        by: who wants it.
+        because: why.
+
+    Raises:
+        LedgerError: there is no earlier champion, no such version, or it is the champion.
+    """
+    ledger = Ledger(model)
+    ledger.settle()
+    held = ledger.champion()
+    if to is None:
+        made = [e for e in ledger.entries() if e.decision == "promoted" and e.version == held]
+        if not made or made[-1].previous is None:
+            raise LedgerError(f"model '{model}' had no champion before; name one with --to")
+        to = made[-1].previous
+    if to == held:
+        raise LedgerError(f"model '{model}': version {to} is the champion")
+    if not registered_version(model, to):
+        raise LedgerError(f"model '{model}' has no version {to}")
+    return ledger.append(
+        held,
+        decision="rolled_back",
+        version=to,
+        champion=to,
+        by=by,
+        because=because,
+        frozen=None,
+        evidence=None,
+        run=None,
+    )
 
 
 def faults(entries: Sequence[Entry]) -> list[str]:

@@ -22,6 +22,38 @@ def registered_version(model: str, version: str) -> bool:
     return True
 
 
+def alias_version(model: str, alias: str) -> str | None:
+    """The version an alias is at.
+
+    Raises:
+        SourceUnavailable: no such model.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = connect().get_registered_model(model).aliases
+    except MlflowException as error:
+        raise SourceUnavailable(f"model '{model}' is not in the registry") from error
+    return str(aliases[alias]) if alias in aliases else None
+
+
+def run_of(model: str, version: str) -> str:
+    """The MLflow run of the flow that made a version.
+
+    Raises:
+        SourceUnavailable: no such version, or not one of Graft's.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags = connect().get_model_version(model, version).tags
+        return str(tags["graft.run"])
+    except (MlflowException, KeyError) as error:
+        raise SourceUnavailable(
+            f"model '{model}' version {version}: not a version that graft registered"
+        ) from error
+
+
 def download_model(uri: str) -> Path:
     """The data folder of a model that Graft registered: `models:/NAME@ALIAS` or `models:/NAME/3`.
 

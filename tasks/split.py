@@ -30,6 +30,8 @@ from tasks.learning.contracts import Application
 from tasks.stage import Stage
 
 SETS = ("train", "validation", "test", "unlabelled")
+LEARNED = "learned.txt"
+"""Digests of the texts whose labels are learned from or chosen by, of all domains."""
 
 
 def stage(pipeline: Pipeline, rows: Mapping[str, store.Output]) -> Stage:
@@ -62,7 +64,7 @@ def stage(pipeline: Pipeline, rows: Mapping[str, store.Output]) -> Stage:
 
 
 def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) -> None:
-    """Write `<domain>/{train,validation,test,unlabelled}.parquet` and `report.json`.
+    """Write `<domain>/{train,validation,test,unlabelled}.parquet`, learned.txt and `report.json`.
 
     Raises:
         DataRejected: a set or a class is missing, or the domains' labels differ.
@@ -103,6 +105,13 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
         for kind in SETS:
             application = pipeline.application_of(name)
             _write(by_set[kind], kind, application, folder / name / f"{kind}.parquet")
+    learned = {
+        text_digest(row["key"])
+        for by_set in sets.values()
+        for kind in ("train", "validation")
+        for row in by_set[kind]
+    }
+    (folder / LEARNED).write_text("\n".join(sorted(learned)), encoding="utf-8")
     report = {
         "domains": {name: _report(by_set) for name, by_set in sets.items()},
         "leaks": leak_report(leaks),
@@ -111,9 +120,14 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
     (folder / "report.json").write_text(text, encoding="utf-8")
 
 
-def text_key(row: Row, inputs: Sequence[str]) -> str:
+def text_key(row: Mapping[str, Any], inputs: Sequence[str]) -> str:
     """The row's input, casefolded, white space as single blanks: equal keys are equal texts."""
     return "\n".join(" ".join((row[field] or "").casefold().split()) for field in inputs)
+
+
+def text_digest(key: str) -> str:
+    """What tells whether a text is the same without holding it."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def unit(row: Row) -> str:

@@ -71,14 +71,14 @@ def run(stage: Stage, *after: store.Output) -> store.Output:
     return store.Output(stage.name, stage.key, path, cached=held is not None, record=record)
 
 
-def plan(subject: str, function: Callable[..., T], *arguments: Any) -> T:
+def plan(name: str, subject: str, function: Callable[..., T], *arguments: Any) -> T:
     """Call, as a Prefect task with retries, a function that may have to download something."""
     from prefect import task
     from prefect.cache_policies import NO_CACHE
 
     planned = task(
-        name="fetch",
-        task_run_name=f"fetch {subject}",
+        name=name,
+        task_run_name=f"{name} {subject}",
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=2,

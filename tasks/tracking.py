@@ -236,6 +236,36 @@ def _params(pipeline: Pipeline) -> Iterator[Any]:
     yield from walk("", pipeline.model_dump(mode="json"))
 
 
+def run_file(run_id: str, name: str) -> Path:
+    """A file that a run logged, on this machine.
+
+    Raises:
+        SourceUnavailable: the run has no such file any more.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = connect()
+    try:
+        uri = f"{client.get_run(run_id).info.artifact_uri}/{name}"
+        return Path(mlflow.artifacts.download_artifacts(uri))
+    except (MlflowException, OSError) as error:
+        raise SourceUnavailable(f"MLflow run {run_id}: '{name}' is not there") from error
+
+
+def log_beside(run_id: str, name: str, folder: Path, values: Mapping[str, float]) -> str:
+    """A new run in the experiment of another, with values and the files of a folder; its id."""
+    client = connect()
+    with refusals_named():
+        experiment = client.get_run(run_id).info.experiment_id
+        made = str(client.create_run(experiment, run_name=name, tags=provenance.tags()).info.run_id)
+        for metric, value in values.items():
+            client.log_metric(made, metric, value)
+        client.log_artifacts(made, str(folder))
+        client.set_terminated(made)
+    return made
+
+
 def recorded_configuration(run_id: str) -> tuple[str, str]:
     """The pipeline's name and the configuration that a run recorded, as JSON.
 

@@ -1,0 +1,84 @@
+"""What a promotion found, as a table for a terminal and for the Prefect UI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from flows.console import console
+from tasks.ledger import Entry
+
+NAMES = ("champion", "challenger")
+
+
+def rows(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(role, version, score, interval)"""
+    report = said["report"]
+    for role in NAMES:
+        if role in report["systems"]:
+            found = report["systems"][role][report["metric"]]
+            interval = f"{found['low']:.3f} – {found['high']:.3f}"
+            yield role, said[role], f"{found['value']:.3f}", interval
+
+
+def sentences(said: Mapping[str, Any], entry: Entry) -> Iterator[str]:
+    """The verdict, every gate, the rows, and what was decided."""
+    report = said["report"]
+    yield f"Verdict: {said['verdict']['decision']}: {said['verdict']['reason']}"
+    for gate in said["gates"]:
+        yield f"Gate {'passed' if gate['passed'] else 'shut'}: {gate['name']}: {gate['found']}"
+    looks = f", which decided {said['looks']} time(s) before" if said["looks"] else ""
+    less = f", less {said['left_out']} that the champion learned from" if said["left_out"] else ""
+    yield f"{report['rows']} frozen test rows, {said['frozen'][:16]}{less}{looks}"
+    champion = f"version {entry.champion}" if entry.champion else "none"
+    yield (
+        f"Version {entry.version} is {entry.decision.replace('_', ' ')}; champion: {champion}. "
+        f"Entry {entry.number} of the ledger, evidence in MLflow run {entry.run}"
+    )
+
+
+def markdown(said: Mapping[str, Any], entry: Entry) -> str:
+    """The evidence for the Prefect UI."""
+    metric, confidence = said["report"]["metric"], said["report"]["confidence"]
+    lines = [
+        f"| | version | {metric} | {confidence:.0%} interval |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows(said)),
+        "",
+        *(f"- {sentence}" for sentence in sentences(said, entry)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def print_evidence(result: Mapping[str, Any]) -> None:
+    """The scores, the verdict and what was decided."""
+    said = result["evidence"]
+    report = said["report"]
+    drawn = Table(title=f"{report['metric']} on {report['rows']} frozen test rows")
+    for heading in ("", "version", report["metric"], f"{report['confidence']:.0%} interval"):
+        drawn.add_column(heading)
+    for row in rows(said):
+        drawn.add_row(*row)
+    console.print(drawn)
+    for sentence in sentences(said, Entry(**result["entry"])):
+        console.print(sentence, soft_wrap=True, highlight=False)
+
+
+def history_table(model: str, entries: Sequence[Entry]) -> Table:
+    """A line a decision, the last one at the end."""
+    drawn = Table(title=f"History of {model}")
+    for heading in ("", "when", "what", "version", "champion", "by", "because"):
+        drawn.add_column(heading)
+    for entry in entries:
+        drawn.add_row(
+            str(entry.number),
+            entry.at.replace("T", " ").removesuffix("Z"),
+            entry.decision.replace("_", " "),
+            entry.version,
+            entry.champion or "none",
+            entry.by,
+            entry.because,
+        )
+    return drawn

@@ -1,0 +1,46 @@
+"""The promotion flow: challenger and champion asked side by side, judged, and the ledger written.
+
+Read `promote` below from top to bottom: each line is a node of the DAG, or a line of the ledger.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.evidence import markdown
+from tasks import promote as promoting
+from tasks.ledger import CHAMPION, Ledger
+from tasks.promote import CHALLENGER
+from tasks.stage import plan
+
+
+@flow(name="promote", flow_run_name="{model}", persist_result=False)
+def promote(model: str) -> dict[str, Any]:
+    """Let the challenger of a registered model take its champion's place, if evidence says so.
+
+    Args:
+        model: its name in the registry.
+
+    Returns:
+        evidence (see `tasks/promote.py`) and entry (what the ledger has of it).
+    """
+    ledger = Ledger(model)
+    ledger.settle()
+    found = plan("find", model, promoting.contest, model, ledger)
+    predictions = {CHALLENGER: plan("ask", CHALLENGER, promoting.answers, found, found.challenger)}
+    if found.champion:
+        predictions[CHAMPION] = plan("ask", CHAMPION, promoting.answers, found, found.champion)
+    looks = sum(entry.frozen == found.frozen for entry in ledger.entries())
+    said = plan("judge", model, promoting.evidence, found, predictions, looks)
+    with TemporaryDirectory() as folder:
+        run, digest = promoting.keep(found, said, predictions, Path(folder))
+    entry = promoting.decide(found, said, run, digest, ledger)
+    create_markdown_artifact(
+        key=f"{model.lower().replace('_', '-')}-promotion", markdown=markdown(said, entry)
+    )
+    return {"evidence": said, "entry": vars(entry)}

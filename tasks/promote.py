@@ -1,0 +1,227 @@
+"""Challenger against champion: both are asked now, on the same rows, and what comes out is kept.
+
+The rows are the challenger's frozen test rows, less those the champion learned from: a set that was
+drawn anew, or from data that changed, may hold some.
+
+evidence.json             scores of both, the gain with its interval, the verdict, every gate
+predictions/<role>.parquet   id, text, label and answer, one file each
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import registry, split, store, tracking
+from tasks.comparison import compare
+from tasks.config import Pipeline
+from tasks.errors import ConfigError, DataRejected, SourceUnavailable
+from tasks.evaluate import write_predictions
+from tasks.learning.contracts import Application, Prediction, Row
+from tasks.ledger import CHAMPION, Decision, Entry, Ledger
+from tasks.load import resolve
+from tasks.training import read_rows
+from tasks.verdict import Verdict, verdict
+
+CHALLENGER = "challenger"
+DECIDED: Mapping[str, Decision] = {
+    "promote": "promoted",
+    "equivalent": "equivalent",
+    "reject": "rejected",
+}
+"""A verdict, and what the ledger calls what follows from it."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who is compared with whom, and on what."""
+
+    model: str
+    pipeline: Pipeline
+    """As the challenger's run recorded it."""
+    challenger: str
+    """Its version."""
+    run: str
+    """The MLflow run that made it."""
+    champion: str | None
+    """Its version; None: there is none yet."""
+    rows: Sequence[Row]
+    """The frozen test rows that both are asked."""
+    frozen: str
+    """Their digest."""
+    left_out: int
+    """Test rows that the champion learned from."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition that a promotion must meet beside its verdict."""
+
+    name: str
+    found: str
+    passed: bool
+
+
+def contest(model: str, ledger: Ledger) -> Contest:
+    """Find challenger and champion, and the rows to ask them.
+
+    Raises:
+        SourceUnavailable: there is no challenger, or what its run recorded is gone.
+        ConfigError: the challenger is the champion, or was and has been rolled back.
+        DataRejected: the champion learned from every test row.
+    """
+    challenger = registry.alias_version(model, CHALLENGER)
+    if challenger is None:
+        raise SourceUnavailable(f"model '{model}' has no challenger; graft run makes one")
+    champion = ledger.champion()
+    if challenger == champion:
+        raise ConfigError(f"model '{model}': version {champion}, the challenger, is the champion")
+    for entry in ledger.entries():
+        if entry.decision == "rolled_back" and entry.previous == challenger:
+            raise ConfigError(
+                f"model '{model}': {entry.by} rolled version {challenger}, the challenger, back at "
+                f"{entry.at}; graft run makes another, graft rollback --to {challenger} restores it"
+            )
+    run = registry.run_of(model, challenger)
+    pipeline = resolve(tracking.recorded_configuration(run)[1])
+    rows = read_rows(tracking.run_file(run, "frozen/test.parquet"))
+    known = learned_by(registry.run_of(model, champion)) if champion else set()
+    inputs = pipeline.application.inputs
+    kept = [row for row in rows if split.text_digest(split.text_key(row, inputs)) not in known]
+    if not kept:
+        raise DataRejected(
+            f"model '{model}': the champion, version {champion}, learned from every test row of "
+            f"version {challenger}; nothing is left to compare them on"
+        )
+    asked = sorted([str(row[field]) for field in pipeline.application.fields] for row in kept)
+    frozen, left_out = store.digest(asked), len(rows) - len(kept)
+    return Contest(model, pipeline, challenger, run, champion, kept, frozen, left_out)
+
+
+def learned_by(run: str) -> set[str]:
+    """Digests of the texts that the models of a run learned from."""
+    return set(tracking.run_file(run, f"frozen/{split.LEARNED}").read_text("utf-8").split())
+
+
+def answers(found: Contest, version: str) -> list[Prediction]:
+    """What a registered version says now to each row.
+
+    Raises:
+        SourceUnavailable: its files are gone.
+        ConfigError: it answers another question than the challenger does.
+    """
+    import torch
+
+    from tasks.learning.prediction import predict
+    from tasks.learning.serving import ServedModel
+
+    served = ServedModel(registry.download_model(f"models:/{found.model}/{version}"))
+    wanted, has = found.pipeline.application, served.application
+    if (has.kind, has.labels) != (wanted.kind, wanted.labels):
+        raise ConfigError(
+            f"model '{found.model}': version {version} does {_described(has)}, and version "
+            f"{found.challenger} {_described(wanted)}; give one of them a name of its own "
+            "(promotion.model)"
+        )
+    torch.manual_seed(found.pipeline.seed)  # where words are drawn
+    return predict(served.learner, has.kind, found.rows, supervised=True)
+
+
+def _described(application: Application) -> str:
+    labels = f" of {', '.join(application.labels)}" if application.labels else ""
+    return f"{application.kind}{labels}"
+
+
+def evidence(
+    found: Contest, predictions: Mapping[str, Sequence[Prediction]], looks: int
+) -> dict[str, Any]:
+    """Everything that speaks for and against a promotion.
+
+    Args:
+        found: who, and on what.
+        predictions: `challenger` and, where there is one, `champion`: an answer a row.
+        looks: how often these rows have decided before.
+    """
+    pipeline = found.pipeline
+    report = compare(pipeline, predictions, found.rows, CHALLENGER)
+    judged = Verdict("promote", "there is no champion yet")
+    if found.champion:
+        gain = report["gains"][CHAMPION]
+        judged = verdict(gain, pipeline.promotion.minimum_gain, pipeline.margin)
+    return {
+        "model": found.model,
+        "challenger": found.challenger,
+        "champion": found.champion,
+        "frozen": found.frozen,
+        "left_out": found.left_out,
+        "looks": looks,
+        "verdict": asdict(judged),
+        "gates": [asdict(gate) for gate in gates(found)],
+        "report": report,
+    }
+
+
+def gates(found: Contest) -> list[Gate]:
+    """What a promotion must meet whatever the verdict."""
+    path = tracking.run_file(found.run, "evaluation/report.json")
+    gains = json.loads(path.read_text(encoding="utf-8"))["gains"]
+    if "target_only" not in gains:
+        return []
+    gain = gains["target_only"]
+    text = f"gain over target_only {gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+    return [Gate("no negative transfer", text, gain["high"] >= 0)]
+
+
+def decision(said: Mapping[str, Any]) -> tuple[Decision, str]:
+    """What the evidence decides, and why."""
+    shut = [gate for gate in said["gates"] if not gate["passed"]]
+    judged = said["verdict"]
+    if judged["decision"] == "promote" and shut:
+        return "rejected", f"{shut[0]['name']}: {shut[0]['found']}"
+    return DECIDED[judged["decision"]], judged["reason"]
+
+
+def keep(
+    found: Contest,
+    said: Mapping[str, Any],
+    predictions: Mapping[str, Sequence[Prediction]],
+    folder: Path,
+) -> tuple[str, str]:
+    """Log the evidence to MLflow; the run that has it, and its digest."""
+    path = folder / "evidence.json"
+    path.write_text(json.dumps(said, indent=1), encoding="utf-8")
+    (folder / "predictions").mkdir()
+    for role, answered in predictions.items():
+        write_predictions(folder / "predictions" / f"{role}.parquet", found.rows, answered)
+    metric = found.pipeline.metric
+    values = {
+        f"{role}_{metric}": scores[metric]["value"]
+        for role, scores in said["report"]["systems"].items()
+    }
+    if found.champion:
+        values["gain_over_champion"] = said["report"]["gains"][CHAMPION]["value"]
+    name = f"promote {found.model}/{found.challenger}"
+    return tracking.log_beside(found.run, name, folder, values), store.file_digest(path)
+
+
+def decide(found: Contest, said: Mapping[str, Any], run: str, digest: str, ledger: Ledger) -> Entry:
+    """Write the decision to the ledger; the alias follows.
+
+    Raises:
+        LedgerError: the champion is another one by now.
+    """
+    decided, reason = decision(said)
+    return ledger.append(
+        found.champion,
+        decision=decided,
+        version=found.challenger,
+        by="graft",
+        because=reason,
+        frozen=found.frozen,
+        evidence=digest,
+        run=run,
+        **({"champion": found.challenger} if decided == "promoted" else {}),
+    )

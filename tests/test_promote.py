@@ -1,0 +1,157 @@
+"""Promotion on a toy project: real Prefect, MLflow and registered models."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tasks import registry, store, tracking
+from tasks.errors import ConfigError, LedgerError, SourceUnavailable
+from tasks.ledger import Entry, Ledger, roll_back
+from tasks.load import load
+from tests.project import numbered, write_project, write_rows
+from tests.tiny import reviews
+
+pytestmark = pytest.mark.integration
+
+TARGET = "target.products.path="
+WRONG = {"positive": "negative", "negative": "positive"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Products with a test file of their own, and the same with shuffled training labels."""
+    folder = write_project(tmp_path_factory.mktemp("project"), rows=300)
+    rows = numbered(reviews(600, seed=1), "products")
+    train, test = rows[:300], rows[300:]
+    drawn = random.Random(0)
+    shuffled = [{**row, "label": drawn.choice(list(WRONG))} for row in train]
+    for name, learned in (("own", train), ("shuffled", shuffled)):
+        (folder / name).mkdir()
+        write_rows(folder / name / "train.jsonl", learned)
+        write_rows(folder / name / "test.jsonl", test)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared") / "home"
+
+
+@pytest.fixture(autouse=True)
+def here(project: Path, shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test goes on in the same home."""
+    monkeypatch.setenv("GRAFT_HOME", str(shared_home))
+    monkeypatch.chdir(project)
+
+
+def challenge(model: str, *overrides: str, labelled: int = 240, path: str = "own") -> str:
+    """Train a challenger; its version."""
+    from flows.transfer import transfer
+
+    given = [f"promotion.model={model}", f"{TARGET}{path}", f"target.products.labelled={labelled}"]
+    few = ["training.epochs=6", "evaluation.baselines=[majority]"]
+    found = transfer("toy", load(Path("pipelines.yaml"), "toy", [*given, *few, *overrides]))
+    return str(found["registration"]["version"])
+
+
+def promoted(model: str) -> tuple[dict[str, Any], Entry]:
+    """Compare challenger and champion: the evidence, and what was written."""
+    from flows.promote import promote
+
+    found = promote(model)
+    return found["evidence"], Entry(**found["entry"])
+
+
+def alias(model: str) -> str | None:
+    return registry.alias_version(model, "champion")
+
+
+def test_ten_times_the_labels_then_the_seed_then_shuffled_labels() -> None:
+    """The first is promoted for want of a champion, ten times its labels over it; another seed is
+    as good, and shuffled labels are worse. Each has its entry, and evidence that it is known by."""
+    few = challenge("toy", labelled=24)
+    assert promoted("toy")[1].decision == "promoted"
+    many = challenge("toy")
+    said, entry = promoted("toy")
+    assert (entry.decision, entry.previous, entry.champion) == ("promoted", few, many)
+    assert said["report"]["gains"]["champion"]["low"] > 0
+    assert (said["looks"], said["left_out"]) == (1, 0)
+
+    challenge("toy", "seed=14")
+    said, entry = promoted("toy")
+    assert (entry.decision, entry.champion) == ("equivalent", many), said["verdict"]
+    challenge("toy", path="shuffled")
+    said, entry = promoted("toy")
+    assert (entry.decision, entry.champion) == ("rejected", many), said["verdict"]
+    assert "is below zero" in entry.because
+
+    ledger = Ledger("toy")
+    ledger.verify()
+    assert [e.decision for e in ledger.entries()] == [
+        *("promoted", "promoted", "equivalent", "rejected")
+    ]
+    assert alias("toy") == many
+    kept = tracking.run_file(str(entry.run), "evidence.json")
+    assert store.file_digest(kept) == entry.evidence
+    for role in ("champion", "challenger"):
+        table = pd.read_parquet(tracking.run_file(str(entry.run), f"predictions/{role}.parquet"))
+        assert len(table) == said["report"]["rows"]
+        accuracy = (table["predicted_label"] == table["label"]).mean()
+        assert accuracy == pytest.approx(said["report"]["systems"][role]["accuracy"]["value"])
+
+
+def test_rows_that_the_champion_learned_from_are_left_out() -> None:
+    """A set drawn anew holds some of its training rows; neither is asked those."""
+    challenge("drawn")
+    promoted("drawn")
+    folder = Path("drawn")
+    shutil.copytree("own", folder, dirs_exist_ok=True)
+    train = (folder / "train.jsonl").read_text().splitlines(keepends=True)
+    test = (folder / "test.jsonl").read_text().splitlines(keepends=True)
+    (folder / "train.jsonl").write_text("".join(test[:200]))
+    (folder / "test.jsonl").write_text("".join(test[200:] + train[:100]))
+    challenge("drawn", labelled=190, path="drawn")
+    said, entry = promoted("drawn")
+    learned = said["left_out"]
+    assert 60 < learned <= 100  # 240 of 300 had been learned from
+    assert said["report"]["rows"] == 200 - learned
+    assert entry.frozen != Ledger("drawn").entries()[0].frozen
+    (folder / "test.jsonl").write_text("".join(train[:10]))
+
+
+def test_nothing_to_promote() -> None:
+    """No model, no challenger, the champion itself."""
+    with pytest.raises(SourceUnavailable, match="'nothing' is not in the registry"):
+        promoted("nothing")
+    tracking.connect().create_registered_model("empty")
+    with pytest.raises(SourceUnavailable, match="'empty' has no challenger; graft run makes one"):
+        promoted("empty")
+
+
+def test_rolled_back() -> None:
+    """The champion before is restored though the files of the present one are gone; who was rolled
+    back is not promoted again."""
+    first = challenge("back", labelled=24)
+    promoted("back")
+    second = challenge("back")
+    promoted("back")
+    client = tracking.connect()
+    held = Path(client.get_model_version_download_uri("back", second).removeprefix("file://"))
+    print(held)
+    entry = roll_back("back", None, "ann", "it swears")
+    assert (entry.previous, entry.champion, alias("back")) == (second, first, first)
+    with pytest.raises(ConfigError, match=f"ann rolled version {second}, the challenger, back"):
+        promoted("back")
+    with pytest.raises(LedgerError, match="had no champion before"):
+        roll_back("back", None, "ann", "")
+    with pytest.raises(LedgerError, match=f"version {first} is the champion"):
+        roll_back("back", first, "ann", "")
+    with pytest.raises(LedgerError, match="has no version 99"):
+        roll_back("back", "99", "ann", "")
+    assert roll_back("back", second, "bob", "it was the guest").champion == second
