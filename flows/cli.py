@@ -276,6 +276,10 @@ def rollback(
         f"{model}: the champion is version {entry.champion} again, and no longer version "
         f"{entry.previous}. Entry {entry.number} of its history."
     )
+    if "PREFECT_API_URL" in os.environ:  # nobody would hear it at a server of this command's own
+        from flows.announce import announce
+
+        announce(model, entry)
 
 
 @app.command()

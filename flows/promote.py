@@ -12,6 +12,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows.announce import announce
 from flows.evidence import markdown
 from tasks import promote as promoting
 from tasks.ledger import CHAMPION, Ledger
@@ -40,6 +41,7 @@ def promote(model: str) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         run, digest = promoting.keep(found, said, predictions, Path(folder))
     entry = promoting.decide(found, said, run, digest, ledger)
+    announce(model, entry)
     create_markdown_artifact(
         key=f"{model.lower().replace('_', '-')}-promotion", markdown=markdown(said, entry)
     )

@@ -141,9 +141,12 @@ def test_rolled_back() -> None:
     promoted("back")
     second = challenge("back")
     promoted("back")
-    client = tracking.connect()
-    held = Path(client.get_model_version_download_uri("back", second).removeprefix("file://"))
-    print(held)
+    shutil.rmtree(registry.download_model(f"models:/back/{second}"))
+    challenge("back", "training.epochs=1")
+    with pytest.raises(SourceUnavailable, match=f"models:/back/{second}: not a model"):
+        promoted("back")
+    assert len(Ledger("back").entries()) == 2
+    tracking.connect().set_registered_model_alias("back", "challenger", second)
     entry = roll_back("back", None, "ann", "it swears")
     assert (entry.previous, entry.champion, alias("back")) == (second, first, first)
     with pytest.raises(ConfigError, match=f"ann rolled version {second}, the challenger, back"):

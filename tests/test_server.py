@@ -61,18 +61,23 @@ def ask(url: str, body: dict[str, Any]) -> Any:
 
 
 def test_runs_against_a_server(server: str, tmp_path: Path) -> None:
-    """With PREFECT_API_URL the run, its tasks, logs and result table are on that server."""
+    """With PREFECT_API_URL the run, its tasks, logs and result table are on that server, and what
+    becomes of its model is told there."""
     folder = write_project(tmp_path / "project")
-    done = subprocess.run(
-        command("run", "toy", "--json"),
-        cwd=folder,
-        env={**environment(tmp_path / "home"), "PREFECT_API_URL": server},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+
+    def graft(*arguments: str) -> None:
+        done = subprocess.run(
+            command(*arguments),
+            cwd=folder,
+            env={**environment(tmp_path / "home"), "PREFECT_API_URL": server},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    graft("run", "toy", "--json")
     (flow_run,) = ask(f"{server}/flow_runs/filter", {})
     assert flow_run["state"]["type"] == "COMPLETED"
     tasks = ask(f"{server}/task_runs/filter", {"limit": 100})
@@ -88,3 +93,14 @@ def test_runs_against_a_server(server: str, tmp_path: Path) -> None:
     assert "target_only" in artifact["data"]
     logs = ask(f"{server}/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}})
     assert any("validate" in log["message"] for log in logs)
+    graft("promote", "toy")
+    graft("run", "toy", "--set", "training.epochs=3")
+    heard = {"filter": {"event": {"prefix": ["graft."]}}}
+    events = {found["event"]: found for found in ask(f"{server}/events/filter", heard)["events"]}
+    assert "graft.promoted" in events
+    assert events["graft.promoted"]["resource"]["prefect.resource.id"] == "graft.model.toy"
+    assert len(events["graft.promoted"]["payload"]["hash"]) == 64
+    graft("rollback", "toy", "--to", "2", "--by", "ann")
+    assert "graft.rolled_back" in {
+        found["event"] for found in ask(f"{server}/events/filter", heard)["events"]
+    }
