@@ -33,13 +33,13 @@ def promote(model: str) -> dict[str, Any]:
     ledger = Ledger(model)
     ledger.settle()
     found = plan("find", model, promoting.contest, model, ledger)
-    predictions = {CHALLENGER: plan("ask", CHALLENGER, promoting.answers, found, found.challenger)}
+    measured = {CHALLENGER: plan("ask", CHALLENGER, promoting.asked, found, found.challenger)}
     if found.champion:
-        predictions[CHAMPION] = plan("ask", CHAMPION, promoting.answers, found, found.champion)
+        measured[CHAMPION] = plan("ask", CHAMPION, promoting.asked, found, found.champion)
     looks = sum(entry.frozen == found.frozen for entry in ledger.entries())
-    said = plan("judge", model, promoting.evidence, found, predictions, looks)
+    said = plan("judge", model, promoting.evidence, found, measured, looks)
     with TemporaryDirectory() as folder:
-        run, digest = promoting.keep(found, said, predictions, Path(folder))
+        run, digest = promoting.keep(found, said, measured, Path(folder))
     entry = promoting.decide(found, said, run, digest, ledger)
     announce(model, entry)
     create_markdown_artifact(

@@ -87,7 +87,8 @@ def compare(
         "signatures": application.signatures(),
         "traits": {name: application.traits(found) for name, found in predictions.items()},
         "sliced": application.sliced(pipeline.metric),
-        "slices": slices(pipeline, counts, rows, units),
+        "slices": slices(pipeline, counts, rows, units, subject),
+        "classes": classes(pipeline, counts, rows, units, subject),
         "gains": {name: against(name) for name in predictions if name != subject},
     }
 
@@ -114,13 +115,16 @@ def resampled_scores(
 
 
 def slices(
-    pipeline: Pipeline, counts: Mapping[str, np.ndarray], rows: Sequence[Row], units: np.ndarray
+    pipeline: Pipeline,
+    counts: Mapping[str, np.ndarray],
+    rows: Sequence[Row],
+    units: np.ndarray,
+    subject: str,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Each system's score on thirds of the rows, by what the application measures of each.
+    """Thirds of the rows by what the application measures of each; see `part`.
 
-    {"length": [{"from": 2, "to": 9, "rows": 190, "systems": {"transfer": {"value": …}}}, …]}
+    {"length": [{"name": "2 to 9", "rows": 190, "systems": {"transfer": {"value": …}}, …}, …]}
     """
-    metric = pipeline.application.sliced(pipeline.metric)
     measured = [pipeline.application.measures(row) for row in rows]
     found: dict[str, list[dict[str, Any]]] = {}
     for name in measured[0]:
@@ -129,16 +133,64 @@ def slices(
         third = np.searchsorted(bounds, values)
         found[name] = [
             {
-                "from": float(values[third == part].min()),
-                "to": float(values[third == part].max()),
-                "rows": int((third == part).sum()),
-                "systems": {
-                    system: resampled_scores(pipeline, own[third == part], units[third == part])[0][
-                        metric
-                    ]
-                    for system, own in counts.items()
-                },
+                "name": f"{values[third == one].min():.6g} to {values[third == one].max():.6g}",
+                **part(pipeline, counts, units, third == one, subject),
             }
-            for part in np.unique(third)
+            for one in np.unique(third)
         ]
     return found
+
+
+def classes(
+    pipeline: Pipeline,
+    counts: Mapping[str, np.ndarray],
+    rows: Sequence[Row],
+    units: np.ndarray,
+    subject: str,
+) -> list[dict[str, Any]]:
+    """The rows that are examples of each label; see `part`.
+
+    [{"name": "negative", "rows": 190, "systems": {"transfer": {"value": …}}, …}, …]
+    """
+    of = [pipeline.application.classes(row) for row in rows]
+    chosen = {
+        label: np.array([label in own for own in of]) for label in pipeline.application.labels
+    }
+    return [
+        {"name": label, **part(pipeline, counts, units, mask, subject)}
+        for label, mask in chosen.items()
+        if mask.any()
+    ]
+
+
+def part(
+    pipeline: Pipeline,
+    counts: Mapping[str, np.ndarray],
+    units: np.ndarray,
+    chosen: np.ndarray,
+    subject: str,
+) -> dict[str, Any]:
+    """Each system on some of the rows, by `Application.sliced`, and the subject's gains there."""
+    from tasks.learning import statistics
+
+    metric = pipeline.application.sliced(pipeline.metric)
+    scored = {
+        system: resampled_scores(pipeline, own[chosen], units[chosen])
+        for system, own in counts.items()
+    }
+    values = {system: found[metric] for system, (found, _) in scored.items()}
+    return {
+        "rows": int(chosen.sum()),
+        "systems": values,
+        "gains": {
+            system: vars(
+                statistics.interval(
+                    values[subject]["value"] - values[system]["value"],
+                    scored[subject][1][metric] - drawn[metric],
+                    pipeline.evaluation.confidence,
+                )
+            )
+            for system, (_, drawn) in scored.items()
+            if system != subject
+        },
+    }

@@ -60,6 +60,8 @@ class BackboneConfig(Config):
     """Made from the training rows; `new: {}` takes every default."""
     revision: str | None = None
     """`sha256:…` of a registry package's file (required there), or a hub commit."""
+    licence: str | None = None
+    """The weights' licence; it stands in the model card."""
     pickle: Literal["refuse", "convert"] = "refuse"
     """What becomes of weights in a pickle, which could run code when loaded. convert: read them
     with torch's restricted loader, which makes tensors only, and keep them as safetensors."""
@@ -187,6 +189,18 @@ class Promotion(Config):
     margin: Annotated[float, Field(gt=0)] | None = None
     """A challenger that is not promoted is equivalent if its gain is, at this confidence, within so
     much of zero; null: 0.02 of the highest score there is (2 for BLEU)."""
+    worst_slice: Annotated[float, Field(gt=0)] | None = None
+    """No label, and no third of the rows by length, may lose so much to the champion, beyond doubt;
+    null: the margin."""
+    calibration_error: Share | None = None
+    """How far, on average, the challenger's confidence may be from its accuracy; null: at will."""
+    milliseconds: PositiveFloat | None = None
+    """How long the challenger may take for one text, in 95 of 100 cases, on the machine that the
+    promotion runs on; null: at will."""
+    megabytes: PositiveFloat | None = None
+    """How large the challenger's files may be; null: at will."""
+    licences: Literal["known", "any"] = "any"
+    """known: nothing is promoted whose backbone or data have no `licence`."""
 
 
 class Pipeline(Config):
@@ -242,7 +256,7 @@ class Pipeline(Config):
 
     @property
     def margin(self) -> float:
-        """Differences up to this do not matter."""
+        """Gains up to this do not matter."""
         given = self.promotion.margin
         return MARGIN * self.application.best if given is None else given
 

@@ -66,6 +66,8 @@ class Domain(Config):
     `package:NAME==VERSION/inner/path`, or `installed:`, the folder of this Python's packages."""
     revision: str | None = None
     """`sha256:…` of a registry package's file (required there), or a hub commit."""
+    licence: str | None = None
+    """The data's licence; it stands in the model card."""
     application: AnyApplication | None = None
     """What this source's labels are, where they differ from the target's; they then have a head of
     their own. null: the pipeline's application."""

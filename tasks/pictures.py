@@ -97,7 +97,7 @@ def slices(report: Mapping[str, Any]) -> Figure:
             axis.errorbar(
                 range(len(own)), values, yerr=around(own), fmt="o-", capsize=4, label=system
             )
-        names = [f"{one['from']:.6g} to {one['to']:.6g}\n{one['rows']} rows" for one in parts]
+        names = [f"{one['name']}\n{one['rows']} rows" for one in parts]
         axis.set_xticks(range(len(parts)), names)
         axis.set(xlabel=measure, ylabel=report["sliced"])
         axis.grid(axis="y", alpha=0.3)

@@ -10,21 +10,26 @@ predictions/<role>.parquet   id, text, label and answer, one file each
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks import registry, split, store, tracking
 from tasks.comparison import compare
 from tasks.config import Pipeline
 from tasks.errors import ConfigError, DataRejected, SourceUnavailable
 from tasks.evaluate import write_predictions
-from tasks.learning.contracts import Application, Prediction, Row
+from tasks.gates import Measured, gates
+from tasks.learning.contracts import Application, Row
 from tasks.ledger import CHAMPION, Decision, Entry, Ledger
 from tasks.load import resolve
 from tasks.training import read_rows
 from tasks.verdict import Verdict, verdict
+
+if TYPE_CHECKING:
+    from tasks.learning.serving import ServedModel
 
 CHALLENGER = "challenger"
 DECIDED: Mapping[str, Decision] = {
@@ -54,15 +59,6 @@ class Contest:
     """Their digest."""
     left_out: int
     """Test rows that the champion learned from."""
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A condition that a promotion must meet beside its verdict."""
-
-    name: str
-    found: str
-    passed: bool
 
 
 def contest(model: str, ledger: Ledger) -> Contest:
@@ -106,8 +102,8 @@ def learned_by(run: str) -> set[str]:
     return set(tracking.run_file(run, f"frozen/{split.LEARNED}").read_text("utf-8").split())
 
 
-def answers(found: Contest, version: str) -> list[Prediction]:
-    """What a registered version says now to each row.
+def asked(found: Contest, version: str) -> Measured:
+    """What a registered version says now to each row, and how long it takes.
 
     Raises:
         SourceUnavailable: its files are gone.
@@ -118,7 +114,8 @@ def answers(found: Contest, version: str) -> list[Prediction]:
     from tasks.learning.prediction import predict
     from tasks.learning.serving import ServedModel
 
-    served = ServedModel(registry.download_model(f"models:/{found.model}/{version}"))
+    folder = registry.download_model(f"models:/{found.model}/{version}")
+    served = ServedModel(folder)
     wanted, has = found.pipeline.application, served.application
     if (has.kind, has.labels) != (wanted.kind, wanted.labels):
         raise ConfigError(
@@ -127,7 +124,24 @@ def answers(found: Contest, version: str) -> list[Prediction]:
             "(promotion.model)"
         )
     torch.manual_seed(found.pipeline.seed)  # where words are drawn
-    return predict(served.learner, has.kind, found.rows, supervised=True)
+    predictions = predict(served.learner, has.kind, found.rows, supervised=True)
+    files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return Measured(predictions, latencies(served, found.rows), sum(files) / 1e6)
+
+
+def latencies(served: ServedModel, rows: Sequence[Row]) -> list[float]:
+    """Milliseconds for each of the first rows by itself, of so many as take ten seconds."""
+    from tasks.learning.prediction import predict
+
+    taken: list[float] = []
+    predict(served.learner, served.application.kind, rows[:1])  # the first is always slower
+    for row in rows[:100]:
+        started = time.perf_counter()
+        predict(served.learner, served.application.kind, [row])
+        taken.append(1000 * (time.perf_counter() - started))
+        if sum(taken) > 10_000:
+            break
+    return taken
 
 
 def _described(application: Application) -> str:
@@ -135,22 +149,22 @@ def _described(application: Application) -> str:
     return f"{application.kind}{labels}"
 
 
-def evidence(
-    found: Contest, predictions: Mapping[str, Sequence[Prediction]], looks: int
-) -> dict[str, Any]:
+def evidence(found: Contest, measured: Mapping[str, Measured], looks: int) -> dict[str, Any]:
     """Everything that speaks for and against a promotion.
 
     Args:
         found: who, and on what.
-        predictions: `challenger` and, where there is one, `champion`: an answer a row.
+        measured: `challenger` and, where there is one, `champion`.
         looks: how often these rows have decided before.
     """
     pipeline = found.pipeline
+    predictions = {role: one.predictions for role, one in measured.items()}
     report = compare(pipeline, predictions, found.rows, CHALLENGER)
     judged = Verdict("promote", "there is no champion yet")
     if found.champion:
         gain = report["gains"][CHAMPION]
         judged = verdict(gain, pipeline.promotion.minimum_gain, pipeline.margin)
+    passed = gates(pipeline, found.run, report, measured[CHALLENGER], found.rows, CHAMPION)
     return {
         "model": found.model,
         "challenger": found.challenger,
@@ -159,20 +173,9 @@ def evidence(
         "left_out": found.left_out,
         "looks": looks,
         "verdict": asdict(judged),
-        "gates": [asdict(gate) for gate in gates(found)],
+        "gates": [asdict(gate) for gate in passed],
         "report": report,
     }
-
-
-def gates(found: Contest) -> list[Gate]:
-    """What a promotion must meet whatever the verdict."""
-    path = tracking.run_file(found.run, "evaluation/report.json")
-    gains = json.loads(path.read_text(encoding="utf-8"))["gains"]
-    if "target_only" not in gains:
-        return []
-    gain = gains["target_only"]
-    text = f"gain over target_only {gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
-    return [Gate("no negative transfer", text, gain["high"] >= 0)]
 
 
 def decision(said: Mapping[str, Any]) -> tuple[Decision, str]:
@@ -187,15 +190,15 @@ def decision(said: Mapping[str, Any]) -> tuple[Decision, str]:
 def keep(
     found: Contest,
     said: Mapping[str, Any],
-    predictions: Mapping[str, Sequence[Prediction]],
+    measured: Mapping[str, Measured],
     folder: Path,
 ) -> tuple[str, str]:
     """Log the evidence to MLflow; the run that has it, and its digest."""
     path = folder / "evidence.json"
     path.write_text(json.dumps(said, indent=1), encoding="utf-8")
     (folder / "predictions").mkdir()
-    for role, answered in predictions.items():
-        write_predictions(folder / "predictions" / f"{role}.parquet", found.rows, answered)
+    for role, one in measured.items():
+        write_predictions(folder / "predictions" / f"{role}.parquet", found.rows, one.predictions)
     metric = found.pipeline.metric
     values = {
         f"{role}_{metric}": scores[metric]["value"]

@@ -253,6 +253,17 @@ def run_file(run_id: str, name: str) -> Path:
         raise SourceUnavailable(f"MLflow run {run_id}: '{name}' is not there") from error
 
 
+def run_values(run_id: str) -> dict[str, float]:
+    """The final values of a run.
+
+    Raises:
+        TrackingError: MLflow does not answer or refuses.
+    """
+    client = connect()
+    with refusals_named():
+        return dict(client.get_run(run_id).data.metrics)
+
+
 def log_beside(run_id: str, name: str, folder: Path, values: Mapping[str, float]) -> str:
     """A new run in the experiment of another, with values and the files of a folder; its id."""
     client = connect()

@@ -61,11 +61,15 @@ def test_slices() -> None:
     alone = [wrong if n >= 60 else right for n in range(90)]
     report = comparison.compare(PIPELINE, {"target_only": alone, "transfer": [right] * 90}, rows)
     parts = report["slices"]["length"]
-    assert [(one["from"], one["to"], one["rows"]) for one in parts] == [
-        (1, 3, 30),
-        (4, 6, 30),
-        (7, 9, 30),
+    assert [(one["name"], one["rows"]) for one in parts] == [
+        ("1 to 3", 30),
+        ("4 to 6", 30),
+        ("7 to 9", 30),
     ]
+    assert [one["gains"]["target_only"]["value"] for one in parts] == [0, 0, 1]
+    (every,) = report["classes"]
+    assert (every["name"], every["rows"]) == ("positive", 90)
+    assert every["gains"]["target_only"]["value"] == pytest.approx(1 / 3)
     assert [one["systems"]["target_only"]["value"] for one in parts] == [1, 1, 0]
     assert [one["systems"]["transfer"]["value"] for one in parts] == [1, 1, 1]
 

@@ -90,6 +90,14 @@ def test_ten_times_the_labels_then_the_seed_then_shuffled_labels() -> None:
     said, entry = promoted("toy")
     assert (entry.decision, entry.champion) == ("rejected", many), said["verdict"]
     assert "is below zero" in entry.because
+    assert {gate["name"]: gate["passed"] for gate in said["gates"]} == {
+        "worst slice": False,
+        "calibration error": True,
+        "milliseconds a text": True,
+        "megabytes": True,
+        "rows rejected": True,
+        "licences": True,
+    }
 
     ledger = Ledger("toy")
     ledger.verify()

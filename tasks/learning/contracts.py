@@ -193,6 +193,9 @@ class Application(Protocol):
         """(N, K) sufficient statistics, one row an example, such that scores of their sum
         are the corpus scores: this is what makes every metric cheap to bootstrap."""
 
+    def confidence(self, prediction: Prediction) -> float | None:
+        """How probable it is held to be wholly right; None: it is not said."""
+
     def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N,) whether each prediction is wholly right."""
 

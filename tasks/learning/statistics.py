@@ -70,6 +70,19 @@ def paired_p_value(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * (min(below, above) + 1) / (resamples + 1)))
 
 
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """ECE = Σ_b |b| / N · |accuracy of b − mean confidence of b|, over equal bins of confidence.
+
+    (N,) confidences in [0, 1] and whether each prediction was right. Guo et al. 2017, eq. 3.
+    """
+    chosen = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(right[chosen == b].mean() - confidence[chosen == b].mean()) * (chosen == b).mean()
+        for b in np.unique(chosen)
+    ]
+    return float(sum(gaps))
+
+
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     """Exact McNemar test on two (N,) arrays of right or wrong (McNemar 1947).
 

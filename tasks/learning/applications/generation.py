@@ -280,6 +280,10 @@ class Generation(Config):
             streamer=streamer,
         )
 
+    def confidence(self, prediction: Prediction) -> None:
+        """It is not said of the whole."""
+        return None
+
     def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N,) whether what was written is the reply to the letter."""
         pairs = zip(predictions, rows, strict=True)

@@ -243,6 +243,10 @@ class Ner(Config):
                     cells[line, place[span.label]] += 1
         return found.reshape(len(rows), -1)
 
+    def confidence(self, prediction: Prediction) -> None:
+        """It is not said of the whole."""
+        return None
+
     def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N,) whether a sentence's entities are all found and nothing else."""
         pairs = zip(predictions, rows, strict=True)

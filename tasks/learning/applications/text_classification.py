@@ -164,6 +164,10 @@ class TextClassification(Config):
         cells[np.arange(len(rows)), true * classes + predicted] = 1
         return cells
 
+    def confidence(self, prediction: Prediction) -> float:
+        """The probability of the label that is given."""
+        return float(max(prediction["probabilities"]))
+
     def correct(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N,) whether the label is the true one."""
         pairs = zip(predictions, rows, strict=True)

@@ -1,0 +1,101 @@
+"""What a promotion must meet beside its verdict, each gate on numbers that are known."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks import gates
+from tasks.comparison import compare
+from tasks.config import Pipeline
+from tasks.learning.statistics import calibration_error
+from tasks.load import resolve
+from tests.test_comparison import PIPELINE
+
+ROWS = [
+    {
+        "id": str(n),
+        "group": None,
+        "label": "positive" if n < 250 else "negative",
+        "text": "so " * (1 + n % 9),
+    }
+    for n in range(300)
+]
+SURE = {"positive": [0.1, 0.9], "negative": [0.9, 0.1]}
+
+
+def pipeline(**promotion: Any) -> Pipeline:
+    """The application of the comparison's tests."""
+    document = PIPELINE.model_dump(mode="json")
+    document["promotion"] |= promotion
+    return resolve(json.dumps(document))
+
+
+def answers(wrong: range) -> list[dict[str, Any]]:
+    """Predictions that are wrong on these rows, all with a probability of 0.9."""
+    other = {"positive": "negative", "negative": "positive"}
+    labels = [other[row["label"]] if n in wrong else row["label"] for n, row in enumerate(ROWS)]
+    return [{"label": label, "probabilities": SURE[label]} for label in labels]
+
+
+def worst(challenger: range, **promotion: Any) -> gates.Gate:
+    """The gate of a challenger beside a champion that is right on all rows but the first 30."""
+    found = {"champion": answers(range(30)), "challenger": answers(challenger)}
+    report = compare(PIPELINE, found, ROWS, "challenger")
+    (gate,) = gates.worst_slice(pipeline(**promotion), report, "champion")
+    return gate
+
+
+def test_a_rare_label_that_is_lost() -> None:
+    """The challenger is as good in all, having lost 30 of the 50 negative rows."""
+    gate = worst(range(270, 300))
+    assert not gate.passed
+    assert gate.found.startswith("label negative: -0.6000 (-0.7")
+    assert gate.found.endswith("may be -0.02 beyond doubt")
+    assert worst(range(270, 300), worst_slice=0.7).passed
+
+
+def test_what_may_be_chance() -> None:
+    """One negative row of 50 fewer may be chance; the same answers are no loss at all."""
+    one = worst(range(299, 300))
+    assert one.found.startswith("label negative: -0.0200")
+    assert one.passed
+    assert worst(range(30)).passed
+
+
+def test_calibration() -> None:
+    """Who is right of 9 in 10 and says 0.9 is calibrated; right of all is 0.1 off."""
+    (ninety,) = gates.calibration(pipeline(calibration_error=0.05), answers(range(30)), ROWS)
+    (all_right,) = gates.calibration(pipeline(calibration_error=0.05), answers(range(0)), ROWS)
+    assert (ninety.found, ninety.passed) == ("0.0000, may be 0.05", True)
+    assert (all_right.found, all_right.passed) == ("0.1000, may be 0.05", False)
+
+
+def test_calibration_error_of_several_bins() -> None:
+    """Weighted by how many fall into each: 3 of 4 at 0.5 that are right in 1, 1 at 1.0 that is."""
+    confidence = np.array([0.5, 0.5, 0.5, 1.0])
+    right = np.array([True, False, False, True])
+    expected = 3 / 4 * (1 / 2 - 1 / 3)
+    assert calibration_error(confidence, right) == pytest.approx(expected)
+
+
+def test_limits() -> None:
+    """Each is shown with its number; without a limit anything passes."""
+    times = [1.0] * 90 + [50.0] * 10
+    assert gates.latency(pipeline(), times).passed
+    assert not gates.latency(pipeline(milliseconds=20), times).passed
+    assert gates.latency(pipeline(milliseconds=20), times).found.startswith(
+        "p50 1.0, p95 50.0, may be 20; "
+    )
+    assert gates.size(pipeline(megabytes=90), 80).passed
+    assert not gates.size(pipeline(megabytes=90), 91).passed
+
+
+def test_licences() -> None:
+    """Whatever has none is named; it matters where they must be known."""
+    found = gates.licences(pipeline(licences="known"))
+    assert (found.found, found.passed) == ("unknown: backbone, movies, products", False)
+    assert gates.licences(pipeline()).passed
