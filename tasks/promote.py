@@ -4,6 +4,7 @@ The rows are the challenger's frozen test rows, less those the champion learned 
 drawn anew, or from data that changed, may hold some.
 
 evidence.json             scores of both, the gain with its interval, the verdict, every gate
+flips.html, flips.parquet    the rows that change; see tasks/flips.py
 predictions/<role>.parquet   id, text, label and answer, one file each
 """
 
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import registry, split, store, tracking
+from tasks import flips, registry, split, store, tracking
 from tasks.comparison import compare
 from tasks.config import Pipeline
 from tasks.errors import ConfigError, DataRejected, SourceUnavailable
@@ -199,6 +200,10 @@ def keep(
     (folder / "predictions").mkdir()
     for role, one in measured.items():
         write_predictions(folder / "predictions" / f"{role}.parquet", found.rows, one.predictions)
+    if found.champion:
+        old, new = (measured[role].predictions for role in (CHAMPION, CHALLENGER))
+        changed = flips.flips(found.pipeline, old, new, found.rows)
+        flips.write(changed, said["report"], folder)
     metric = found.pipeline.metric
     values = {
         f"{role}_{metric}": scores[metric]["value"]

@@ -105,6 +105,12 @@ def test_ten_times_the_labels_then_the_seed_then_shuffled_labels() -> None:
         *("promoted", "promoted", "equivalent", "rejected")
     ]
     assert alias("toy") == many
+    flips = pd.read_parquet(tracking.run_file(str(entry.run), "flips.parquet"))
+    accuracy = {role: found["accuracy"] for role, found in said["report"]["systems"].items()}
+    lost = accuracy["champion"]["value"] - accuracy["challenger"]["value"]
+    counted = flips["change"].value_counts()
+    assert counted["worse"] - counted.get("better", 0) == round(lost * said["report"]["rows"])
+    assert (flips["champion"] != flips["challenger"]).all()
     kept = tracking.run_file(str(entry.run), "evidence.json")
     assert store.file_digest(kept) == entry.evidence
     for role in ("champion", "challenger"):
