@@ -236,6 +236,20 @@ def promote(
 
 
 @app.command()
+def approve(
+    run: Annotated[str, typer.Argument(help="The flow run, as graft promote prints it.")],
+    by: Annotated[str | None, typer.Option("--by", help="Who you are; default: $USER.")] = None,
+    because: Annotated[str, typer.Option("--because", help="Why.")] = "",
+    reject: Annotated[bool, typer.Option("--reject", help="Do not promote it.")] = False,
+) -> None:
+    """Answer for a promotion that waits for a person (promotion.approval: required)."""
+    from flows.approval import answer
+
+    answer(run, not reject, by or getpass.getuser(), because)
+    console.print("Told; graft promote goes on, and graft history has what comes of it.")
+
+
+@app.command()
 def history(
     model: Annotated[str, typer.Argument(help="A registered model.")],
     verify: Annotated[

@@ -23,31 +23,36 @@ def rows(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             yield role, said[role], f"{found['value']:.3f}", interval
 
 
-def sentences(said: Mapping[str, Any], entry: Entry) -> Iterator[str]:
-    """The verdict, every gate, the rows, and what was decided."""
-    report = said["report"]
+def sentences(said: Mapping[str, Any]) -> Iterator[str]:
+    """The verdict, every gate, and the rows."""
     yield f"Verdict: {said['verdict']['decision']}: {said['verdict']['reason']}"
     for gate in said["gates"]:
         yield f"Gate {'passed' if gate['passed'] else 'shut'}: {gate['name']}: {gate['found']}"
     looks = f", which decided {said['looks']} time(s) before" if said["looks"] else ""
     less = f", less {said['left_out']} that the champion learned from" if said["left_out"] else ""
-    yield f"{report['rows']} frozen test rows, {said['frozen'][:16]}{less}{looks}"
+    yield f"{said['report']['rows']} frozen test rows, {said['frozen'][:16]}{less}{looks}"
+
+
+def outcome(entry: Entry) -> str:
+    """What was decided."""
     champion = f"version {entry.champion}" if entry.champion else "none"
-    yield (
-        f"Version {entry.version} is {entry.decision.replace('_', ' ')}; champion: {champion}. "
-        f"Entry {entry.number} of the ledger, evidence in MLflow run {entry.run}"
+    by = "" if entry.by == "graft" else f" by {entry.by}"
+    return (
+        f"Version {entry.version} is {entry.decision}{by}; champion: {champion}. Entry "
+        f"{entry.number} of its history, evidence in MLflow run {entry.run}"
     )
 
 
-def markdown(said: Mapping[str, Any], entry: Entry) -> str:
-    """The evidence for the Prefect UI."""
+def markdown(said: Mapping[str, Any], run: str) -> str:
+    """The evidence for the Prefect UI; `run` is the MLflow run that has all of it."""
     metric, confidence = said["report"]["metric"], said["report"]["confidence"]
     lines = [
         f"| | version | {metric} | {confidence:.0%} interval |",
         "|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows(said)),
         "",
-        *(f"- {sentence}" for sentence in sentences(said, entry)),
+        *(f"- {sentence}" for sentence in sentences(said)),
+        f"- The rows that change, and every answer: MLflow run {run}, flips.html",
     ]
     return "\n".join(lines) + "\n"
 
@@ -62,7 +67,7 @@ def print_evidence(result: Mapping[str, Any]) -> None:
     for row in rows(said):
         drawn.add_row(*row)
     console.print(drawn)
-    for sentence in sentences(said, Entry(**result["entry"])):
+    for sentence in (*sentences(said), outcome(Entry(**result["entry"]))):
         console.print(sentence, soft_wrap=True, highlight=False)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows import approval, evidence
 from flows.announce import announce
-from flows.evidence import markdown
 from tasks import promote as promoting
 from tasks.ledger import CHAMPION, Ledger
 from tasks.promote import CHALLENGER
@@ -33,6 +33,8 @@ def promote(model: str) -> dict[str, Any]:
     ledger = Ledger(model)
     ledger.settle()
     found = plan("find", model, promoting.contest, model, ledger)
+    if found.pipeline.promotion.approval == "required":
+        approval.check_server()
     measured = {CHALLENGER: plan("ask", CHALLENGER, promoting.asked, found, found.challenger)}
     if found.champion:
         measured[CHAMPION] = plan("ask", CHAMPION, promoting.asked, found, found.champion)
@@ -40,9 +42,15 @@ def promote(model: str) -> dict[str, Any]:
     said = plan("judge", model, promoting.evidence, found, measured, looks)
     with TemporaryDirectory() as folder:
         run, digest = promoting.keep(found, said, measured, Path(folder))
-    entry = promoting.decide(found, said, run, digest, ledger)
+    decided, reason = promoting.decision(said)
+    by = "graft"
+    if decided == "promoted" and found.pipeline.promotion.approval == "required":
+        hours = found.pipeline.promotion.approval_hours
+        decided, by, reason = approval.asked(evidence.markdown(said, run), reason, hours)
+    entry = promoting.decide(found, ledger, decided, by, reason, digest, run)
     announce(model, entry)
     create_markdown_artifact(
-        key=f"{model.lower().replace('_', '-')}-promotion", markdown=markdown(said, entry)
+        key=f"{model.lower().replace('_', '-')}-promotion",
+        markdown=f"{evidence.markdown(said, run)}- {evidence.outcome(entry)}\n",
     )
     return {"evidence": said, "entry": vars(entry)}

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from tasks.errors import GraftError
 
 TIMEOUT = 120.0
+TEMPORARY = "GRAFT_TEMPORARY_SERVER"
+"""Set while the server is one that ends with this command."""
 EPHEMERAL = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -51,10 +53,11 @@ def prefect_server() -> Iterator[Callable[[], None]]:
     )
     atexit.register(stop, process)  # before Prefect registers its own, and so called after them
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    os.environ[TEMPORARY] = "1"
     try:
         yield lambda: wait(process, port)
     finally:
-        del os.environ["PREFECT_API_URL"]
+        del os.environ["PREFECT_API_URL"], os.environ[TEMPORARY]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

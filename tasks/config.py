@@ -199,6 +199,11 @@ class Promotion(Config):
     promotion runs on; null: at will."""
     megabytes: PositiveFloat | None = None
     """How large the challenger's files may be; null: at will."""
+    approval: Literal["none", "required"] = "none"
+    """required: what evidence would promote waits for a person, in the Prefect UI or by
+    `graft approve`."""
+    approval_hours: PositiveFloat = 24
+    """How long; then it is not promoted."""
     licences: Literal["known", "any"] = "any"
     """known: nothing is promoted whose backbone or data have no `licence`."""
 

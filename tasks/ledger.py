@@ -23,11 +23,13 @@ from tasks.registry import alias_version, registered_version
 from tasks.tracking import connect, refusals_named
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    pass
 
 CHAMPION = "champion"
 FIRST = "0" * 64
 """What the first entry has for the hash of the one before it."""
+LONGEST = 1000
+"""Letters of a reason: MLflow takes 6,000 for the whole entry."""
 PATIENCE = 10.0
 """Seconds until the experiment of another process that died is given its run."""
 
@@ -73,7 +75,7 @@ class Ledger:
     """The history of one registered model."""
 
     def __init__(self, model: str) -> None:
-        """Find it, or begin it.
+        """Find it; it begins with its first entry.
 
         Raises:
             SourceUnavailable: no such model.
@@ -81,8 +83,7 @@ class Ledger:
         """
         self.model, self.client = model, connect()
         alias_version(model, CHAMPION)
-        with refusals_named():
-            self.run = _run_of(self.client, f"ledger-{model}")
+        self._run: str | None = None
 
     def entries(self) -> list[Entry]:
         """All decisions, oldest first, as they stand; see `verify`.
@@ -91,7 +92,8 @@ class Ledger:
             LedgerError: one cannot be read.
         """
         with refusals_named():
-            found = self.client.get_run(self.run).data.params
+            run = self._run or self._found()
+            found = self.client.get_run(run).data.params if run else {}
         try:
             return [Entry(**json.loads(found[name])) for name in sorted(found)]
         except (TypeError, ValueError) as error:
@@ -113,9 +115,14 @@ class Ledger:
                 the one there is stays, whichever it is.
 
         Raises:
-            LedgerError: there is another champion than was expected, or the history is damaged.
+            LedgerError: there is another champion than was expected, the history is damaged, or the
+                reason is too long.
             TrackingError: MLflow does not answer or refuses.
         """
+        if len(decided["because"]) > LONGEST:
+            raise LedgerError(f"the reason has {len(decided['because'])} letters, of {LONGEST}")
+        with refusals_named():
+            run = self._run = self._found() or self._made()
         while True:
             held = self.entries()
             if found := faults(held):
@@ -134,7 +141,7 @@ class Ledger:
                 before=last.hash if last else FIRST,
                 **{"champion": standing, **decided},
             )
-            if self._written(entry):
+            if self._written(run, entry):
                 self.settle()
                 return entry
 
@@ -166,14 +173,42 @@ class Ledger:
         aliases = self.client.get_registered_model(self.model).aliases
         return str(aliases[CHAMPION]) if CHAMPION in aliases else None
 
-    def _written(self, entry: Entry) -> bool:
+    def _found(self) -> str | None:
+        """The run that has the entries, once there is one."""
+        experiment = self.client.get_experiment_by_name(f"ledger-{self.model}")
+        if experiment is None:
+            return None
+        oldest = ["attributes.start_time ASC"]
+        runs = self.client.search_runs([experiment.experiment_id], order_by=oldest)
+        return str(runs[0].info.run_id) if runs else None
+
+    def _made(self) -> str:
+        """That run, made by whoever is the one to make its experiment."""
+        from mlflow.exceptions import MlflowException
+
+        name = f"ledger-{self.model}"
+        try:
+            identifier = self.client.create_experiment(name)
+        except MlflowException:  # another is making the run
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline:
+                if found := self._found():
+                    return found
+                time.sleep(0.1)
+            held = self.client.get_experiment_by_name(name)  # whoever it was has died
+            if held is None:
+                raise
+            identifier = held.experiment_id
+        return str(self.client.create_run(identifier, run_name=name).info.run_id)
+
+    def _written(self, run: str, entry: Entry) -> bool:
         """Whether this entry is the one that has its number now; False: another was faster."""
         from mlflow.exceptions import MlflowException
 
         text = json.dumps(asdict(entry))
         with refusals_named():
             try:
-                self.client.log_param(self.run, f"{entry.number:06d}", text)
+                self.client.log_param(run, f"{entry.number:06d}", text)
             except MlflowException:
                 if len(self.entries()) < entry.number:  # the number is free: something else it was
                     raise
@@ -233,27 +268,3 @@ def faults(entries: Sequence[Entry]) -> list[str]:
 
 def _named(version: str | None) -> str:
     return f"version {version}" if version else "none"
-
-
-def _run_of(client: MlflowClient, name: str) -> str:
-    """The one run of an experiment; whoever makes the experiment makes the run."""
-    from mlflow.exceptions import MlflowException
-
-    deadline = time.monotonic() + PATIENCE
-    held = client.get_experiment_by_name(name)
-    mine = False
-    if held is None:
-        try:
-            identifier, mine = str(client.create_experiment(name)), True
-        except MlflowException:  # another was faster
-            held = client.get_experiment_by_name(name)
-            assert held is not None
-    if held is not None:
-        identifier = str(held.experiment_id)
-    while not mine:
-        runs = client.search_runs([identifier], order_by=["attributes.start_time ASC"])
-        if runs:
-            return str(runs[0].info.run_id)
-        mine = time.monotonic() > deadline  # its maker died in between
-        time.sleep(0.1)
-    return str(client.create_run(identifier, run_name=name).info.run_id)

@@ -215,21 +215,28 @@ def keep(
     return tracking.log_beside(found.run, name, folder, values), store.file_digest(path)
 
 
-def decide(found: Contest, said: Mapping[str, Any], run: str, digest: str, ledger: Ledger) -> Entry:
-    """Write the decision to the ledger; the alias follows.
+def decide(
+    found: Contest,
+    ledger: Ledger,
+    decided: Decision,
+    by: str,
+    because: str,
+    evidence: str,
+    run: str,
+) -> Entry:
+    """Write a decision to the ledger; the alias follows.
 
     Raises:
         LedgerError: the champion is another one by now.
     """
-    decided, reason = decision(said)
     return ledger.append(
         found.champion,
         decision=decided,
         version=found.challenger,
-        by="graft",
-        because=reason,
+        by=by,
+        because=because,
         frozen=found.frozen,
-        evidence=digest,
+        evidence=evidence,
         run=run,
         **({"champion": found.challenger} if decided == "promoted" else {}),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import store
-from tasks.config import Pipeline
+from tasks.card import card
 from tasks.registry import register_model, registered_version
 from tasks.stage import Stage
 from tasks.tracking import Tracker, tracking_uri, without_credentials
@@ -32,14 +32,15 @@ def stage(
         serving.describe(data, pipeline.application)
         copy_code(code)
         report = evaluation.read_json("report.json")
-        counts = split.read_json("report.json")["domains"][pipeline.target_name]
-        card = model_card(tracker.name, pipeline, report, counts)
-        (data / "README.md").write_text(card, encoding="utf-8")
+        counts = split.read_json("report.json")["domains"]
+        trained = learner.read_json("training.json")
+        told = card(tracker.name, pipeline, report, counts, trained, tracker.parent)
+        (data / "README.md").write_text(told, encoding="utf-8")
         parts = (f"{pipeline.target_name}/{part}.parquet" for part in ("train", "unlabelled"))
         rows = next(found for part in parts if (found := read_rows(split.file(part))))[:2]
         asked = zip(pipeline.application.request, pipeline.application.inputs, strict=True)
         example = {column: [row[field] for row in rows] for column, field in asked}
-        registration = register(tracker, made.key, data, code, example, card)
+        registration = register(tracker, made.key, data, code, example, told)
         shutil.rmtree(data)  # the registry has its own copy
         shutil.rmtree(code)
         (folder / "registration.json").write_text(json.dumps(registration), encoding="utf-8")
@@ -87,40 +88,3 @@ def copy_code(destination: Path) -> None:
         PACKAGE / "learning", destination / "learning", ignore=ignore, dirs_exist_ok=True
     )
     (destination / "__init__.py").write_text('"""What a registered model needs of Graft."""\n')
-
-
-def model_card(
-    name: str, pipeline: Pipeline, report: Mapping[str, Any], counts: Mapping[str, int]
-) -> str:
-    """What the model is, what it learned from, and how well it does beside its baselines.
-
-    Args:
-        name: the pipeline's.
-        pipeline: all of it.
-        report: the evaluation's.
-        counts: the target's rows: train, validation, unlabelled.
-    """
-    metric = report["metric"]
-    sources = ", ".join(f"{n} (`{d.path}`)" for n, d in pipeline.sources.items())
-    target = pipeline.target[pipeline.target_name]
-    lines = [
-        f"# {pipeline.promotion.model}",
-        "",
-        pipeline.description,
-        "",
-        f"- pipeline `{name}`, application {pipeline.application.kind}, "
-        f"paradigm {pipeline.paradigm.kind}",
-        f"- backbone `{pipeline.backbone.path or 'new'}`",
-        f"- from {sources} to {pipeline.target_name} (`{target.path}`)",
-        f"- target rows: {counts['train']} labelled to learn from, {counts['validation']} to "
-        f"validate on, {counts['unlabelled']} without labels; seed {pipeline.seed}",
-        f"- frozen test set: {report['rows']} rows, digest {report['test_digest'][:16]}",
-        "",
-        f"| system | {metric} | {report['confidence']:.0%} interval |",
-        "|---|---|---|",
-        *(
-            f"| {n} | {found['value']:.3f} | {found['low']:.3f} to {found['high']:.3f} |"
-            for n, found in ((n, s[metric]) for n, s in report["systems"].items())
-        ),
-    ]
-    return "\n".join(lines) + "\n"

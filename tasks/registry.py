@@ -10,6 +10,9 @@ from tasks.errors import SourceUnavailable
 from tasks.learning.contracts import Application
 from tasks.tracking import Tracker, connect
 
+DESCRIPTION = 4900
+"""Letters that MLflow keeps of a version's description, on whatever database (it has 5,000)."""
+
 
 def registered_version(model: str, version: str) -> bool:
     """Whether a version is still in the registry."""
@@ -129,7 +132,8 @@ def register_model(
             )
         tags = {"graft.key": key, "graft.run": tracker.parent}
         version = mlflow.register_model(logged.model_uri, model, tags=tags)
-        client.update_model_version(model, version.version, description=card)
+        short = card if len(card) <= DESCRIPTION else f"{card[:DESCRIPTION]}…"
+        client.update_model_version(model, version.version, description=short)
     else:
         version = found[0]
     return {"model": model, "version": str(version.version), "run": tracker.parent}

@@ -72,7 +72,8 @@ def run(stage: Stage, *after: store.Output) -> store.Output:
 
 
 def plan(name: str, subject: str, function: Callable[..., T], *arguments: Any) -> T:
-    """Call, as a Prefect task with retries, a function that may have to download something."""
+    """Call, as a Prefect task with retries, a function whose result is not kept: it may have to
+    download something, or must look anew."""
     from prefect import task
     from prefect.cache_policies import NO_CACHE
 
@@ -85,7 +86,11 @@ def plan(name: str, subject: str, function: Callable[..., T], *arguments: Any) -
         retry_delay_seconds=[2, 10],
         retry_condition_fn=_may_pass,
     )(function)
-    return planned(*arguments)
+    started = time.monotonic()
+    progress.start(name, subject, cached=False)
+    found = planned(*arguments)
+    progress.finish(name, subject, time.monotonic() - started, cached=False)
+    return found
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:

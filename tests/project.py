@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,12 @@ def environment(home: Path) -> dict[str, str]:
     """This environment with a GRAFT_HOME of its own, and Prefect's home where Graft puts it."""
     kept = {k: v for k, v in os.environ.items() if k not in ("PREFECT_HOME", "MLFLOW_TRACKING_URI")}
     return {**kept, "GRAFT_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+def ask(url: str, body: dict[str, Any]) -> Any:
+    """Post JSON to a server, and read its answer."""
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)

@@ -82,7 +82,9 @@ def test_a_run_measures_and_registers(run: Run) -> None:
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("toy", "challenger")
     assert str(version.version) == result["registration"]["version"]
-    assert "target rows: 24 labelled to learn from, 0 to validate on" in version.description
+    assert "| products (target) | 24 | 0 |" in version.description
+    assert "licence unknown" in version.description
+    assert f"graft run --from-run {result['run']}" in version.description
     parent = client.get_run(result["run"])
     assert parent.info.status == "FINISHED"
     children = client.search_runs(

@@ -89,7 +89,7 @@ def asked_without_graft(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
     return found
 
 
@@ -98,7 +98,7 @@ def test_a_model_that_writes(tmp_path: Path) -> None:
     folder, home = write_writing_project(tmp_path / "project"), tmp_path / "home"
     done = graft(folder, home, "run", "toy", "--json")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])["evaluation"]
+    report = json.loads(done.stdout)["evaluation"]
     assert list(report["systems"]) == ["copy", "source_only", "target_only", "transfer"]
     assert set(report["systems"]["transfer"]) == {"bleu", "chrf"}
     assert set(report["shift"]) == {"before", "after"}
@@ -113,7 +113,7 @@ def test_a_model_that_talks(tmp_path: Path) -> None:
     folder, home = write_talking_project(tmp_path / "project"), tmp_path / "home"
     done = graft(folder, home, "run", "toy", "--json")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])["evaluation"]
+    report = json.loads(done.stdout)["evaluation"]
     assert report["rows"] == 40
     assert list(report["systems"]) == ["majority", "source_only", "target_only", "transfer"]
     assert set(report["gains"]["target_only"]["metrics"]) == {

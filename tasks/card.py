@@ -1,0 +1,122 @@
+"""The card of a registered version: what it is, what it learned from, how well it does, how to make
+it again. Mitchell et al. 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tasks import provenance
+from tasks.config import Pipeline
+from tasks.domain import Domain
+
+UNKNOWN = "unknown"
+
+
+def card(
+    name: str,
+    pipeline: Pipeline,
+    report: Mapping[str, Any],
+    counts: Mapping[str, Mapping[str, int]],
+    trained: Mapping[str, Any],
+    run: str,
+) -> str:
+    """Markdown, for the registry and for README.md beside the weights.
+
+    Args:
+        name: the pipeline's.
+        pipeline: all of it.
+        report: the evaluation's.
+        counts: each domain's rows by set: train, validation, test, unlabelled.
+        trained: the transfer's training.json.
+        run: the MLflow run.
+    """
+    parts = (
+        heading(name, pipeline),
+        data(pipeline, counts, report),
+        scores(report),
+        gains(report),
+        weakest(report),
+        making(pipeline, trained, run),
+    )
+    return "\n".join(line for part in parts for line in (*part, ""))
+
+
+def heading(name: str, pipeline: Pipeline) -> Iterator[str]:
+    """What it is."""
+    backbone = pipeline.backbone
+    yield f"# {pipeline.promotion.model}"
+    yield ""
+    yield pipeline.description
+    yield ""
+    yield (
+        f"- pipeline `{name}`, application {pipeline.application.kind}, "
+        f"paradigm {pipeline.paradigm.kind}"
+    )
+    if backbone.path:
+        yield f"- backbone `{backbone.path}`, licence {backbone.licence or UNKNOWN}"
+    else:
+        yield "- backbone new, of these data alone"
+
+
+def data(
+    pipeline: Pipeline, counts: Mapping[str, Mapping[str, int]], report: Mapping[str, Any]
+) -> Iterator[str]:
+    """What it learned from, and what it was tested on."""
+
+    def origin(domain: Domain) -> str:
+        revision = f", {domain.revision}" if domain.revision else ""
+        return f"`{domain.path}`{revision}, licence {domain.licence or UNKNOWN}"
+
+    yield "| data | train | validation | test | unlabelled | |"
+    yield "|---|---|---|---|---|---|"
+    for name, domain in pipeline.domains.items():
+        sizes = (counts[name][part] for part in ("train", "validation", "test", "unlabelled"))
+        role = "target" if name == pipeline.target_name else "source"
+        yield f"| {name} ({role}) | {' | '.join(map(str, sizes))} | {origin(domain)} |"
+    yield ""
+    yield (
+        f"Frozen test set: {report['rows']} rows of {pipeline.target_name}, digest "
+        f"{report['test_digest'][:16]}; seed {pipeline.seed}."
+    )
+
+
+def scores(report: Mapping[str, Any]) -> Iterator[str]:
+    """Each system on the frozen test rows."""
+    metric = report["metric"]
+    yield f"| system | {metric} | {report['confidence']:.0%} interval |"
+    yield "|---|---|---|"
+    for name, found in report["systems"].items():
+        value, low, high = (found[metric][bound] for bound in ("value", "low", "high"))
+        yield f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |"
+
+
+def gains(report: Mapping[str, Any]) -> Iterator[str]:
+    """The transfer over each baseline."""
+    for name, gain in report["gains"].items():
+        said = "significant" if gain["significant"] else "not significant"
+        interval = f"{gain['low']:+.3f} to {gain['high']:+.3f}"
+        yield f"- over {name}: {gain['value']:+.3f} ({interval}), {said}"
+
+
+def weakest(report: Mapping[str, Any]) -> Iterator[str]:
+    """Its limits: the label and the third of the test rows that it does worst on."""
+    for measure, parts in {"label": report["classes"], **report["slices"]}.items():
+        if parts:
+            worst = min(parts, key=lambda part: part["systems"]["transfer"]["value"])
+            found = worst["systems"]["transfer"]
+            yield (
+                f"- weakest {measure}: {worst['name']}, {report['sliced']} {found['value']:.3f} "
+                f"({found['low']:.3f} to {found['high']:.3f}) on {worst['rows']} rows"
+            )
+
+
+def making(pipeline: Pipeline, trained: Mapping[str, Any], run: str) -> Iterator[str]:
+    """How long it took, on what, and how to do it again."""
+    yield (
+        f"- the last training: {trained['seconds']:.0f} s, {trained['steps']} steps, "
+        f"{trained['parameters']:,} weights, in {trained['precision']} on {trained['device']} of "
+        f"{provenance.hardware()}; what that took in energy was not measured"
+    )
+    yield f"- read at most {pipeline.application.maximum_tokens} tokens of a text"
+    yield f"- the same again: `graft run --from-run {run}`"
