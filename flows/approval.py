@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from uuid import UUID
 
+import httpx
 from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
 from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from prefect.runtime import flow_run
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from flows.server import TEMPORARY
 from tasks import progress
-from tasks.errors import ConfigError, SourceUnavailable
+from tasks.errors import ConfigError, SourceUnavailable, Unreachable
 from tasks.ledger import Decision
 
 POLL_EVERY = 3
@@ -53,15 +54,22 @@ def answer(run: str, approve: bool, by: str, because: str) -> None:
     """Answer for a promotion that waits.
 
     Raises:
-        ConfigError: no server is named, or this is no run's id.
+        ConfigError: no server is named, this is no run's id, or the answer is too long.
+        Unreachable: the server does not answer.
         SourceUnavailable: no such run waits.
     """
     check_server()
     try:
-        resume_flow_run(UUID(run), {"approve": approve, "by": by, "because": because})
+        told = Approval(approve=approve, by=by, because=because)
+        resume_flow_run(UUID(run), told.model_dump())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"--{first['loc'][0]}: {first['msg']}") from error
     except ValueError as error:
         raise ConfigError(f"'{run}' is no id of a flow run, as graft promote printed it") from error
-    except (NotPausedError, ObjectNotFound) as error:
+    except httpx.TransportError as error:
+        raise Unreachable(f"{os.environ['PREFECT_API_URL']}: {error}") from error
+    except (NotPausedError, ObjectNotFound, FlowPauseTimeout, RuntimeError) as error:
         raise SourceUnavailable(f"flow run {run}: no promotion that waits for an answer") from error
 
 

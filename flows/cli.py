@@ -246,15 +246,19 @@ def approve(
     from flows.approval import answer
 
     answer(run, not reject, by or getpass.getuser(), because)
-    console.print("Told; graft promote goes on, and graft history has what comes of it.")
+    console.print("Answered; if the flow still runs, graft history soon has what came of it.")
 
 
 @app.command()
 def history(
     model: Annotated[str, typer.Argument(help="A registered model.")],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Only look for entries changed or missing.")
+        bool, typer.Option("--verify", help="Only look for what was changed or is missing.")
     ] = False,
+    known: Annotated[
+        str | None,
+        typer.Option("--hash", help="With --verify: a hash that --verify printed earlier."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Who decided what about each version of a model, when, and why."""
@@ -262,9 +266,10 @@ def history(
     from tasks.ledger import Ledger
 
     ledger = Ledger(model)
-    if verify:
-        ledger.verify()
-        console.print(f"{model}: {len(ledger.entries())} entries, whole; the champion is theirs")
+    if verify or known:
+        found = ledger.verify(known)
+        last = f", the last with the hash {found[-1].hash}" if found else ""
+        console.print(f"{model}: {len(found)} entries and their evidence are whole{last}")
         return
     entries = ledger.entries()
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from flows.console import console
@@ -68,7 +69,7 @@ def print_evidence(result: Mapping[str, Any]) -> None:
         drawn.add_row(*row)
     console.print(drawn)
     for sentence in (*sentences(said), outcome(Entry(**result["entry"]))):
-        console.print(sentence, soft_wrap=True, highlight=False)
+        console.print(sentence, soft_wrap=True, markup=False)
 
 
 def history_table(model: str, entries: Sequence[Entry]) -> Table:
@@ -83,7 +84,7 @@ def history_table(model: str, entries: Sequence[Entry]) -> Table:
             entry.decision.replace("_", " "),
             entry.version,
             entry.champion or "none",
-            entry.by,
-            entry.because,
+            escape(entry.by),
+            escape(entry.because),
         )
     return drawn

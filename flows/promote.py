@@ -35,9 +35,10 @@ def promote(model: str) -> dict[str, Any]:
     found = plan("find", model, promoting.contest, model, ledger)
     if found.pipeline.promotion.approval == "required":
         approval.check_server()
-    measured = {CHALLENGER: plan("ask", CHALLENGER, promoting.asked, found, found.challenger)}
+    measured = {}
     if found.champion:
         measured[CHAMPION] = plan("ask", CHAMPION, promoting.asked, found, found.champion)
+    measured[CHALLENGER] = plan("ask", CHALLENGER, promoting.asked, found, found.challenger)
     looks = sum(entry.frozen == found.frozen for entry in ledger.entries())
     said = plan("judge", model, promoting.evidence, found, measured, looks)
     with TemporaryDirectory() as folder:

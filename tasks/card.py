@@ -18,6 +18,7 @@ def card(
     pipeline: Pipeline,
     report: Mapping[str, Any],
     counts: Mapping[str, Mapping[str, int]],
+    digests: Mapping[str, str],
     trained: Mapping[str, Any],
     run: str,
 ) -> str:
@@ -28,16 +29,17 @@ def card(
         pipeline: all of it.
         report: the evaluation's.
         counts: each domain's rows by set: train, validation, test, unlabelled.
+        digests: of each domain's rows.
         trained: the transfer's training.json.
         run: the MLflow run.
     """
     parts = (
         heading(name, pipeline),
-        data(pipeline, counts, report),
         scores(report),
         gains(report),
         weakest(report),
         making(pipeline, trained, run),
+        data(pipeline, counts, digests, report),
     )
     return "\n".join(line for part in parts for line in (*part, ""))
 
@@ -60,7 +62,10 @@ def heading(name: str, pipeline: Pipeline) -> Iterator[str]:
 
 
 def data(
-    pipeline: Pipeline, counts: Mapping[str, Mapping[str, int]], report: Mapping[str, Any]
+    pipeline: Pipeline,
+    counts: Mapping[str, Mapping[str, int]],
+    digests: Mapping[str, str],
+    report: Mapping[str, Any],
 ) -> Iterator[str]:
     """What it learned from, and what it was tested on."""
 
@@ -68,12 +73,13 @@ def data(
         revision = f", {domain.revision}" if domain.revision else ""
         return f"`{domain.path}`{revision}, licence {domain.licence or UNKNOWN}"
 
-    yield "| data | train | validation | test | unlabelled | |"
-    yield "|---|---|---|---|---|---|"
+    yield "| data | train | validation | test | unlabelled | digest | |"
+    yield "|---|---|---|---|---|---|---|"
     for name, domain in pipeline.domains.items():
         sizes = (counts[name][part] for part in ("train", "validation", "test", "unlabelled"))
         role = "target" if name == pipeline.target_name else "source"
-        yield f"| {name} ({role}) | {' | '.join(map(str, sizes))} | {origin(domain)} |"
+        told = (f"{name} ({role})", *map(str, sizes), digests[name][:16], origin(domain))
+        yield f"| {' | '.join(told)} |"
     yield ""
     yield (
         f"Frozen test set: {report['rows']} rows of {pipeline.target_name}, digest "
@@ -101,12 +107,13 @@ def gains(report: Mapping[str, Any]) -> Iterator[str]:
 
 def weakest(report: Mapping[str, Any]) -> Iterator[str]:
     """Its limits: the label and the third of the test rows that it does worst on."""
-    for measure, parts in {"label": report["classes"], **report["slices"]}.items():
+    for measure, parts in {"label": report["by_label"], **report["slices"]}.items():
         if parts:
             worst = min(parts, key=lambda part: part["systems"]["transfer"]["value"])
             found = worst["systems"]["transfer"]
+            metric = "F1" if measure == "label" else report["sliced"]
             yield (
-                f"- weakest {measure}: {worst['name']}, {report['sliced']} {found['value']:.3f} "
+                f"- weakest {measure}: {worst['name']}, {metric} {found['value']:.3f} "
                 f"({found['low']:.3f} to {found['high']:.3f}) on {worst['rows']} rows"
             )
 

@@ -5,7 +5,9 @@ All systems are resampled alike, so that differences are paired.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,7 @@ def compare(
     labels, samples, right = {}, {}, {}
     units = np.array([row["group"] or row["id"] for row in rows])
     counts = {name: application.statistics(found, rows) for name, found in predictions.items()}
+    all_rows = Compared(pipeline, counts, rows, units, subject)
     for name, predicted in predictions.items():
         systems[name], samples[name] = resampled_scores(pipeline, counts[name], units)
         labels[name] = application.by_label(counts[name].sum(0))
@@ -87,8 +90,8 @@ def compare(
         "signatures": application.signatures(),
         "traits": {name: application.traits(found) for name, found in predictions.items()},
         "sliced": application.sliced(pipeline.metric),
-        "slices": slices(pipeline, counts, rows, units, subject),
-        "classes": classes(pipeline, counts, rows, units, subject),
+        "slices": slices(all_rows),
+        "by_label": by_label(all_rows),
         "gains": {name: against(name) for name in predictions if name != subject},
     }
 
@@ -114,83 +117,111 @@ def resampled_scores(
     }, drawn
 
 
-def slices(
-    pipeline: Pipeline,
-    counts: Mapping[str, np.ndarray],
-    rows: Sequence[Row],
-    units: np.ndarray,
-    subject: str,
-) -> dict[str, list[dict[str, Any]]]:
-    """Thirds of the rows by what the application measures of each; see `part`.
+@dataclass(frozen=True)
+class Compared:
+    """What every part of a comparison is made from."""
+
+    pipeline: Pipeline
+    counts: Mapping[str, np.ndarray]
+    """System -> (N, K) statistics."""
+    rows: Sequence[Row]
+    units: np.ndarray
+    """(N,) what each row is drawn with."""
+    subject: str
+    """The system whose gains are wanted."""
+
+    @cached_property
+    def measured(self) -> dict[str, np.ndarray]:
+        """What the application measures of a row -> (N,) values."""
+        found = [self.pipeline.application.measures(row) for row in self.rows]
+        return {name: np.array([one[name] for one in found]) for name in found[0]}
+
+    @cached_property
+    def strict(self) -> float:
+        """The confidence of a part's gain, such that all parts together have that of a whole's:
+        Bonferroni's correction."""
+        parts = 3 * len(self.measured) + len(self.pipeline.application.labels)
+        return 1 - (1 - self.pipeline.evaluation.confidence) / max(1, parts)
+
+
+def slices(all_rows: Compared) -> dict[str, list[dict[str, Any]]]:
+    """Thirds of the rows by what the application measures of each, scored by `sliced`.
 
     {"length": [{"name": "2 to 9", "rows": 190, "systems": {"transfer": {"value": …}}, …}, …]}
     """
-    measured = [pipeline.application.measures(row) for row in rows]
+    pipeline = all_rows.pipeline
+    metric = pipeline.application.sliced(pipeline.metric)
     found: dict[str, list[dict[str, Any]]] = {}
-    for name in measured[0]:
-        values = np.array([one[name] for one in measured])
-        bounds = np.quantile(values, [1 / 3, 2 / 3])
-        third = np.searchsorted(bounds, values)
+    for name, values in all_rows.measured.items():
+        third = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)
         found[name] = [
             {
-                "name": f"{values[third == one].min():.6g} to {values[third == one].max():.6g}",
-                **part(pipeline, counts, units, third == one, subject),
+                "name": f"{values[chosen].min():.6g} to {values[chosen].max():.6g}",
+                "rows": int(chosen.sum()),
+                **part(
+                    all_rows,
+                    chosen,
+                    lambda totals: {metric: pipeline.application.scores(totals)[metric]},
+                )[metric],
             }
-            for one in np.unique(third)
+            for chosen in (third == one for one in np.unique(third))
         ]
     return found
 
 
-def classes(
-    pipeline: Pipeline,
-    counts: Mapping[str, np.ndarray],
-    rows: Sequence[Row],
-    units: np.ndarray,
-    subject: str,
-) -> list[dict[str, Any]]:
-    """The rows that are examples of each label; see `part`.
+def by_label(all_rows: Compared) -> list[dict[str, Any]]:
+    """The F1 of each label that a test row has.
 
     [{"name": "negative", "rows": 190, "systems": {"transfer": {"value": …}}, …}, …]
     """
-    of = [pipeline.application.classes(row) for row in rows]
-    chosen = {
-        label: np.array([label in own for own in of]) for label in pipeline.application.labels
-    }
+    application = all_rows.pipeline.application
+
+    def f1(totals: np.ndarray) -> dict[str, np.ndarray]:
+        found = [application.by_label(one) for one in np.atleast_2d(totals)]
+        return {
+            label: np.array([one[label]["f1"] for one in found]) for label in application.labels
+        }
+
+    of = [application.classes(row) for row in all_rows.rows]
+    rows = {label: sum(label in own for own in of) for label in application.labels}
+    found = part(all_rows, np.ones(len(of), dtype=bool), f1) if any(rows.values()) else {}
     return [
-        {"name": label, **part(pipeline, counts, units, mask, subject)}
-        for label, mask in chosen.items()
-        if mask.any()
+        {"name": label, "rows": count, **found[label]} for label, count in rows.items() if count
     ]
 
 
 def part(
-    pipeline: Pipeline,
-    counts: Mapping[str, np.ndarray],
-    units: np.ndarray,
+    all_rows: Compared,
     chosen: np.ndarray,
-    subject: str,
-) -> dict[str, Any]:
-    """Each system on some of the rows, by `Application.sliced`, and the subject's gains there."""
+    scores: Callable[[np.ndarray], dict[str, np.ndarray]],
+) -> dict[str, dict[str, Any]]:
+    """Each system on the chosen rows, and the subject's gains there.
+
+    Score -> {"systems": {"transfer": {"value": …}}, "gains": {"target_only": {"value": …}}}, the
+    second at the strict confidence.
+    """
     from tasks.learning import statistics
 
-    metric = pipeline.application.sliced(pipeline.metric)
-    scored = {
-        system: resampled_scores(pipeline, own[chosen], units[chosen])
-        for system, own in counts.items()
-    }
-    values = {system: found[metric] for system, (found, _) in scored.items()}
+    pipeline, subject = all_rows.pipeline, all_rows.subject
+    resamples, confidence = pipeline.evaluation.resamples, pipeline.evaluation.confidence
+    values, drawn = {}, {}
+    for system, counts in all_rows.counts.items():
+        grouped = statistics.by_unit(counts[chosen], all_rows.units[chosen])
+        values[system] = {name: np.ravel(one)[0] for name, one in scores(grouped.sum(0)).items()}
+        drawn[system] = statistics.resampled(grouped, scores, resamples, pipeline.seed)
+
+    def gain(name: str, system: str) -> statistics.Interval:
+        value = values[subject][name] - values[system][name]
+        difference = drawn[subject][name] - drawn[system][name]
+        return statistics.interval(value, difference, all_rows.strict)
+
     return {
-        "rows": int(chosen.sum()),
-        "systems": values,
-        "gains": {
-            system: vars(
-                statistics.interval(
-                    values[subject]["value"] - values[system]["value"],
-                    scored[subject][1][metric] - drawn[metric],
-                    pipeline.evaluation.confidence,
-                )
-            )
-            for system, (_, drawn) in scored.items()
-            if system != subject
-        },
+        name: {
+            "systems": {
+                system: vars(statistics.interval(own[name], drawn[system][name], confidence))
+                for system, own in values.items()
+            },
+            "gains": {system: vars(gain(name, system)) for system in values if system != subject},
+        }
+        for name in values[subject]
     }

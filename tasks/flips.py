@@ -1,7 +1,7 @@
 """Which rows change with a promotion: those the challenger does worse, and those it does better.
 
-A row's own score is the metric of that row alone: right or wrong where it has one label, and
-something in between where texts are written. Right to wrong is a loss of all of it.
+A row's own score is the metric of that row alone, and the best there is where it is wholly right:
+right or wrong where it has one label, something in between where texts are written.
 """
 
 from __future__ import annotations
@@ -38,13 +38,10 @@ def flips(
     import pandas as pd
 
     application = pipeline.application
-    metric = application.sliced(pipeline.metric)
-    before, after = (
-        application.scores(application.statistics(answers, rows))[metric]
-        for answers in (champion, challenger)
-    )
+    before, after = (own_scores(pipeline, answers, rows) for answers in (champion, challenger))
     difference = after - before
-    table = pd.DataFrame(
+    names = ["change", "difference", "id", *application.fields, *application.measures(rows[0])]
+    return pd.DataFrame(
         [
             {
                 "change": "better" if difference[n] > 0 else "worse",
@@ -57,9 +54,19 @@ def flips(
             }
             for n in np.argsort(difference, kind="stable")
             if difference[n] != 0
-        ]
+        ],
+        columns=[*names, "champion", "challenger"],
     )
-    return table
+
+
+def own_scores(
+    pipeline: Pipeline, answers: Sequence[Prediction], rows: Sequence[Row]
+) -> np.ndarray:
+    """(N,) each row's own score; of texts too short for BLEU all or nothing."""
+    application = pipeline.application
+    scores = application.scores(application.statistics(answers, rows))
+    found = np.nan_to_num(scores[application.sliced(pipeline.metric)])
+    return np.where(application.correct(answers, rows), application.best, found)
 
 
 def shown(prediction: Prediction) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from tasks import provenance, tracking
 from tasks.config import Pipeline
 from tasks.learning.contracts import Prediction, Row
+from tasks.verdict import FEWEST
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def gates(
         champion: what the report calls the one in production; it may not have it.
     """
     return [
-        *negative_transfer(run),
+        negative_transfer(run),
         *worst_slice(pipeline, report, champion),
-        *calibration(pipeline, challenger.predictions, rows),
+        calibration(pipeline, challenger.predictions, rows),
         latency(pipeline, challenger.milliseconds),
         size(pipeline, challenger.megabytes),
         data(pipeline, run),
@@ -61,24 +62,28 @@ def gates(
     ]
 
 
-def negative_transfer(run: str) -> Iterator[Gate]:
+def negative_transfer(run: str) -> Gate:
     """The challenger is not worse than training on the target alone, as its run measured it."""
     path = tracking.run_file(run, "evaluation/report.json")
     gain = json.loads(path.read_text(encoding="utf-8"))["gains"].get("target_only")
-    if gain:
-        found = f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
-        yield Gate("no negative transfer", f"{found} over target_only", gain["high"] >= 0)
+    if gain is None:
+        return Gate("no negative transfer", "not measured: the run had no target_only", True)
+    found = f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+    return Gate("no negative transfer", f"{found} over target_only", gain["high"] >= 0)
 
 
 def worst_slice(pipeline: Pipeline, report: Mapping[str, Any], champion: str) -> Iterator[Gate]:
-    """No part of the rows loses much: its whole interval below zero, the gain below the limit."""
+    """No part of the rows loses much: its whole interval below zero, the gain below the limit.
+
+    Parts of few rows say nothing, and are not judged.
+    """
     limit = pipeline.promotion.worst_slice or pipeline.margin
-    parts = {
-        f"{measure} {part['name']}": part["gains"].get(champion)
-        for measure, found in {**report["slices"], "label": report["classes"]}.items()
+    gains = {
+        f"{measure} {part['name']}": part["gains"][champion]
+        for measure, found in {**report["slices"], "label": report["by_label"]}.items()
         for part in found
+        if champion in part["gains"] and part["rows"] >= FEWEST
     }
-    gains = {name: gain for name, gain in parts.items() if gain}
     if gains:
         # Of those that lose beyond doubt the worst, and if none does, the worst of all.
         sure = {name: gain for name, gain in gains.items() if gain["high"] < 0} or gains
@@ -89,19 +94,18 @@ def worst_slice(pipeline: Pipeline, report: Mapping[str, Any], champion: str) ->
         yield Gate("worst slice", f"{found}, may be {-limit:g} beyond doubt", passed)
 
 
-def calibration(
-    pipeline: Pipeline, predictions: Sequence[Prediction], rows: Sequence[Row]
-) -> Iterator[Gate]:
-    """The challenger is about as often right as it says, where it says so."""
+def calibration(pipeline: Pipeline, predictions: Sequence[Prediction], rows: Sequence[Row]) -> Gate:
+    """The challenger is about as often right as it says."""
     from tasks.learning.statistics import calibration_error
 
-    application = pipeline.application
+    application, limit = pipeline.application, pipeline.promotion.calibration_error
     said = [application.confidence(prediction) for prediction in predictions]
-    if None not in said:
-        right = application.correct(predictions, rows)
-        error = calibration_error(np.array(said, dtype=float), right)
-        limit = pipeline.promotion.calibration_error
-        yield Gate("calibration error", f"{error:.4f}{limited(limit)}", within(error, limit))
+    if None in said:
+        found = f"not measured: {application.kind} says no confidence"
+        return Gate("calibration error", f"{found}{limited(limit)}", limit is None)
+    right = application.correct(predictions, rows)
+    error = calibration_error(np.array(said, dtype=float), right)
+    return Gate("calibration error", f"{error:.4f}{limited(limit)}", within(error, limit))
 
 
 def latency(pipeline: Pipeline, milliseconds: Sequence[float]) -> Gate:
@@ -125,7 +129,7 @@ def data(pipeline: Pipeline, run: str) -> Gate:
     read = {name: values[f"{name}_rows"] + rejected[name] for name in pipeline.domains}
     limit = pipeline.validation.reject_over
     found = ", ".join(f"{name} {rejected[name]:.0f} of {read[name]:.0f}" for name in read)
-    passed = all(rejected[name] <= limit * read[name] for name in read)
+    passed = all(rejected[name] / read[name] <= limit for name in read)
     return Gate("rows rejected", f"{found}, may be {limit:.2%}", passed)
 
 

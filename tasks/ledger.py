@@ -3,10 +3,10 @@
     entry n = {what was decided, by whom, why, on what evidence, hash of entry n − 1}
     champion = `champion` of the last entry; the registry's alias follows it
 
-A ledger is a run of the experiment `ledger-NAME`, and entry n its parameter `000042`. MLflow never
-changes a parameter, and of two that are logged at once it takes one: so whoever appends knows what
-stood before, from whatever machine. The entry is written first, the alias moved after it. Whoever
-dies in between has decided; `settle`, which everyone calls, moves the alias.
+A ledger is a run of an experiment of its own, entry n its parameter `000042`. MLflow's databases
+never change a parameter, and of two that are logged at once they take one: so whoever appends knows
+what stood before, from whatever machine. The entry is written first, the alias moved after it.
+Whoever dies in between has decided: the next promotion or rollback moves the alias (`settle`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks import store
-from tasks.errors import LedgerError
-from tasks.registry import alias_version, registered_version
-from tasks.tracking import connect, refusals_named
+from tasks.errors import LedgerError, SourceUnavailable
+from tasks.registry import alias_version, registered, registered_since
+from tasks.tracking import connect, refusals_named, run_file
 
 if TYPE_CHECKING:
     pass
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 FIRST = "0" * 64
 """What the first entry has for the hash of the one before it."""
-LONGEST = 1000
-"""Letters of a reason: MLflow takes 6,000 for the whole entry."""
+LONGEST = 5000
+"""Letters of an entry; of more than 6,000 MLflow would keep the first, and say nothing."""
 PATIENCE = 10.0
 """Seconds until the experiment of another process that died is given its run."""
+TRIES = 100
+"""Moves of the alias, each undone by another process, after which something else is wrong."""
+TAG = "graft.ledger"
+"""What the run that has the entries is known by."""
 
 Decision = Literal["promoted", "equivalent", "rejected", "rolled_back"]
 
@@ -71,6 +75,14 @@ class Entry:
         return store.digest(asdict(self))
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Which version is in production, and since which entry: 0 where the alias was set by hand."""
+
+    version: str | None
+    since: int
+
+
 class Ledger:
     """The history of one registered model."""
 
@@ -82,166 +94,217 @@ class Ledger:
             TrackingError: MLflow does not answer or refuses.
         """
         self.model, self.client = model, connect()
-        alias_version(model, CHAMPION)
+        created = registered_since(model)  # a model of the same name that is made later is another
+        self.name = f"ledger {model} {created}"
         self._run: str | None = None
 
     def entries(self) -> list[Entry]:
         """All decisions, oldest first, as they stand; see `verify`.
 
         Raises:
-            LedgerError: one cannot be read.
+            LedgerError: one cannot be read, or all were deleted.
         """
         with refusals_named():
-            run = self._run or self._found()
-            found = self.client.get_run(run).data.params if run else {}
+            self._run = self._run or self._found()
+            params = self.client.get_run(self._run).data.params if self._run else {}
         try:
-            return [Entry(**json.loads(found[name])) for name in sorted(found)]
+            return [Entry(**json.loads(params[name])) for name in sorted(params)]
         except (TypeError, ValueError) as error:
-            raise LedgerError(
-                f"model '{self.model}': an entry of its history is damaged"
-            ) from error
+            raise self._fault("an entry cannot be read") from error
 
-    def champion(self) -> str | None:
-        """The version in production: the last entry's, or, before there is one, the alias's."""
+    def standing(self) -> Standing:
+        """What is in production: the last entry's champion, or, before there is one, the alias."""
         held = self.entries()
-        return held[-1].champion if held else self._alias()
+        if not held or held[-1].champion is None:
+            return Standing(self._alias(), 0)
+        changes = [entry.number for entry in held if entry.champion != entry.previous]
+        return Standing(held[-1].champion, changes[-1] if changes else 0)
 
-    def append(self, expected: str | None = None, **decided: Any) -> Entry:
+    def append(self, over: Standing | None = None, **decided: Any) -> Entry:
         """Write a decision, and let the alias follow it.
 
         Args:
-            expected: the champion that a new one was compared with.
+            over: what a new champion was compared with.
             decided: the fields of `Entry` but number, at, previous and before. Without `champion`
                 the one there is stays, whichever it is.
 
         Raises:
-            LedgerError: there is another champion than was expected, the history is damaged, or the
-                reason is too long.
+            LedgerError: something else is in production than was compared with, the new champion is
+                not in the registry, the history is at fault, or the reason is too long.
             TrackingError: MLflow does not answer or refuses.
         """
-        if len(decided["because"]) > LONGEST:
-            raise LedgerError(f"the reason has {len(decided['because'])} letters, of {LONGEST}")
         with refusals_named():
             run = self._run = self._found() or self._made()
         while True:
             held = self.entries()
             if found := faults(held):
-                raise LedgerError(f"model '{self.model}', its history: {found[0]}")
-            last = held[-1] if held else None
-            standing = last.champion if last else self._alias()
-            if "champion" in decided and standing != expected:
-                raise LedgerError(
-                    f"model '{self.model}': the champion is {_named(standing)} by now, not "
-                    f"{_named(expected)}; nothing was changed, compare again"
-                )
+                raise self._fault(found[0])
+            standing = self.standing()
+            if "champion" in decided:
+                if standing != over:
+                    raise LedgerError(
+                        f"model '{self.model}': another decision came first, and its champion is "
+                        f"{_named(standing.version)}; nothing was changed, compare again"
+                    )
+                if registered(self.model, decided["champion"]) is None:
+                    raise LedgerError(
+                        f"model '{self.model}': version {decided['champion']} is gone from the "
+                        "registry; nothing was changed"
+                    )
             entry = Entry(
-                number=last.number + 1 if last else 1,
+                number=held[-1].number + 1 if held else 1,
                 at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                previous=standing,
-                before=last.hash if last else FIRST,
-                **{"champion": standing, **decided},
+                previous=standing.version,
+                before=held[-1].hash if held else FIRST,
+                **{"champion": standing.version, **decided},
             )
             if self._written(run, entry):
                 self.settle()
                 return entry
 
-    def verify(self) -> None:
-        """Go through all of it.
+    def verify(self, known: str | None = None) -> list[Entry]:
+        """Go through all of it, and the evidence it names; returns the entries.
+
+        Args:
+            known: a hash that an entry once had.
 
         Raises:
-            LedgerError: an entry was changed or is missing, or the alias is elsewhere.
+            LedgerError: an entry or its evidence was changed or is missing, or the alias is
+                elsewhere.
         """
         held = self.entries()
         found = faults(held)
-        if held and self._alias() != held[-1].champion:
+        if known and known not in {entry.hash for entry in held}:
+            found.append(f"no entry has the hash {known}")
+        for entry in held:
+            if entry.run and entry.evidence != _digest(entry.run):
+                found.append(f"the evidence of entry {entry.number} was changed or is missing")
+        if held and held[-1].champion not in (None, self._alias()):
             found.append(
                 f"the alias champion is at {_named(self._alias())}, the last entry says "
-                f"{_named(held[-1].champion)}"
+                f"{_named(held[-1].champion)}; the next promotion or rollback moves it"
             )
         if found:
-            raise LedgerError(f"model '{self.model}', its history: {'; '.join(found)}")
+            raise self._fault("; ".join(found))
+        return held
 
     def settle(self) -> None:
-        """Let the alias follow the last entry, also where another process died before it did."""
-        with refusals_named():
-            while (wanted := self.champion()) != self._alias():
-                assert wanted is not None  # an entry never ends production
+        """Let the alias follow the last entry, also where another process died before it did.
+
+        Raises:
+            LedgerError: the champion is gone from the registry.
+        """
+        for _ in range(TRIES):
+            wanted = self.standing().version
+            if wanted in (None, self._alias()):
+                return
+            assert wanted is not None
+            if registered(self.model, wanted) is None:
+                raise LedgerError(
+                    f"model '{self.model}': its champion, version {wanted}, is gone from the "
+                    "registry; graft rollback makes the one before it champion again"
+                )
+            with refusals_named():
                 self.client.set_registered_model_alias(self.model, CHAMPION, wanted)
+        raise LedgerError(f"model '{self.model}': something else keeps moving the alias champion")
+
+    def _fault(self, found: str) -> LedgerError:
+        return LedgerError(
+            f"model '{self.model}', its history (MLflow experiment '{self.name}'): {found}"
+        )
 
     def _alias(self) -> str | None:
         """The version the registry's alias is at."""
-        aliases = self.client.get_registered_model(self.model).aliases
-        return str(aliases[CHAMPION]) if CHAMPION in aliases else None
+        return alias_version(self.model, CHAMPION)
 
     def _found(self) -> str | None:
-        """The run that has the entries, once there is one."""
-        experiment = self.client.get_experiment_by_name(f"ledger-{self.model}")
+        """The run that has the entries, once there is one.
+
+        Raises:
+            LedgerError: it was deleted, or there are two.
+        """
+        from mlflow.entities import ViewType
+
+        experiment = self.client.get_experiment_by_name(self.name)
         if experiment is None:
             return None
-        oldest = ["attributes.start_time ASC"]
-        runs = self.client.search_runs([experiment.experiment_id], order_by=oldest)
-        return str(runs[0].info.run_id) if runs else None
+        if experiment.lifecycle_stage != "active":
+            raise self._fault("it was deleted; restore it in MLflow")
+        runs = self.client.search_runs(
+            [experiment.experiment_id], f"tags.`{TAG}` = '{self.model}'", ViewType.ALL
+        )
+        if any(run.info.lifecycle_stage != "active" for run in runs):
+            raise self._fault("its run was deleted; restore it in MLflow")
+        written = [run for run in runs if run.data.params]
+        if len(written) > 1:
+            raise self._fault("there are two of it; delete the wrong run in MLflow for good")
+        chosen = written or sorted(runs, key=lambda run: str(run.info.run_id))
+        return str(chosen[0].info.run_id) if chosen else None
 
     def _made(self) -> str:
         """That run, made by whoever is the one to make its experiment."""
         from mlflow.exceptions import MlflowException
 
-        name = f"ledger-{self.model}"
         try:
-            identifier = self.client.create_experiment(name)
+            identifier = self.client.create_experiment(self.name)
         except MlflowException:  # another is making the run
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
                 if found := self._found():
                     return found
                 time.sleep(0.1)
-            held = self.client.get_experiment_by_name(name)  # whoever it was has died
+            held = self.client.get_experiment_by_name(self.name)  # whoever it was has died
             if held is None:
                 raise
             identifier = held.experiment_id
-        return str(self.client.create_run(identifier, run_name=name).info.run_id)
+        tags = {TAG: self.model}
+        made = self.client.create_run(identifier, run_name=f"ledger {self.model}", tags=tags)
+        return self._found() or str(made.info.run_id)
 
     def _written(self, run: str, entry: Entry) -> bool:
         """Whether this entry is the one that has its number now; False: another was faster."""
         from mlflow.exceptions import MlflowException
 
-        text = json.dumps(asdict(entry))
+        text = json.dumps(asdict(entry), ensure_ascii=False)
+        if len(text) > LONGEST:
+            raise LedgerError(f"the reason is too long: {len(text)} letters of {LONGEST}")
         with refusals_named():
             try:
                 self.client.log_param(run, f"{entry.number:06d}", text)
             except MlflowException:
                 if len(self.entries()) < entry.number:  # the number is free: something else it was
                     raise
-                return self.entries()[entry.number - 1] == entry
-        return True
+        return self.entries()[entry.number - 1] == entry
 
 
 def roll_back(model: str, to: str | None, by: str, because: str) -> Entry:
-    """Make an earlier version the champion again, whatever became of the files of the one there.
+    """Make a former champion the champion again, whatever became of the one there is.
 
     Args:
         model: its name.
-        to: the version; None: the champion before the one there is.
+        to: the version; None: the last champion that is registered and was not rolled back.
         by: who wants it.
         because: why.
 
     Raises:
-        LedgerError: there is no earlier champion, no such version, or it is the champion.
+        LedgerError: there is no such former champion.
     """
     ledger = Ledger(model)
-    ledger.settle()
-    held = ledger.champion()
+    entries, standing = ledger.entries(), ledger.standing()
+    former = [version for version in champions(entries) if version != standing.version]
+    out = rolled_back(entries)
     if to is None:
-        made = [e for e in ledger.entries() if e.decision == "promoted" and e.version == held]
-        if not made or made[-1].previous is None:
-            raise LedgerError(f"model '{model}' had no champion before; name one with --to")
-        to = made[-1].previous
-    if to == held:
-        raise LedgerError(f"model '{model}': version {to} is the champion")
-    if not registered_version(model, to):
-        raise LedgerError(f"model '{model}' has no version {to}")
+        to = next((one for one in former if one not in out and registered(model, one)), None)
+        if to is None:
+            named = f"; graft rollback --to takes {', '.join(former)}" if former else ""
+            raise LedgerError(f"model '{model}' has no champion before that is left{named}")
+    elif to not in former:
+        said = "is the champion" if to == standing.version else "was never champion"
+        raise LedgerError(
+            f"model '{model}': version {to} {said}; accepted: {', '.join(former) or 'none'}"
+        )
     return ledger.append(
-        held,
+        standing,
         decision="rolled_back",
         version=to,
         champion=to,
@@ -251,6 +314,22 @@ def roll_back(model: str, to: str | None, by: str, because: str) -> Entry:
         evidence=None,
         run=None,
     )
+
+
+def champions(entries: Sequence[Entry]) -> list[str]:
+    """Versions that were in production, the last first."""
+    told = [version for entry in entries for version in (entry.previous, entry.champion)]
+    return list(dict.fromkeys(version for version in reversed(told) if version))
+
+
+def rolled_back(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Version -> the entry that took it out of production, unless another brought it back."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.decision == "rolled_back" and entry.previous:
+            found[entry.previous] = entry
+            found.pop(str(entry.champion), None)
+    return found
 
 
 def faults(entries: Sequence[Entry]) -> list[str]:
@@ -264,6 +343,14 @@ def faults(entries: Sequence[Entry]) -> list[str]:
             found.append(f"entry {number - 1} was changed after entry {number} was written")
         before = entry.hash
     return found
+
+
+def _digest(run: str) -> str | None:
+    """Digest of the evidence that a run has."""
+    try:
+        return store.file_digest(run_file(run, "evidence.json"))
+    except SourceUnavailable:
+        return None
 
 
 def _named(version: str | None) -> str:

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from tasks import flips, registry, split, store, tracking
 from tasks.comparison import compare
 from tasks.config import Pipeline
@@ -24,15 +26,17 @@ from tasks.errors import ConfigError, DataRejected, SourceUnavailable
 from tasks.evaluate import write_predictions
 from tasks.gates import Measured, gates
 from tasks.learning.contracts import Application, Row
-from tasks.ledger import CHAMPION, Decision, Entry, Ledger
+from tasks.ledger import CHAMPION, Decision, Entry, Ledger, Standing, rolled_back
 from tasks.load import resolve
-from tasks.training import read_rows
+from tasks.training import LOADING_FAILS, read_rows
 from tasks.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
     from tasks.learning.serving import ServedModel
 
 CHALLENGER = "challenger"
+REASON = 500
+"""Letters that the ledger keeps of a reason; the evidence has all of it."""
 DECIDED: Mapping[str, Decision] = {
     "promote": "promoted",
     "equivalent": "equivalent",
@@ -52,40 +56,47 @@ class Contest:
     """Its version."""
     run: str
     """The MLflow run that made it."""
-    champion: str | None
-    """Its version; None: there is none yet."""
+    standing: Standing
+    """What is in production, a version or none yet."""
     rows: Sequence[Row]
     """The frozen test rows that both are asked."""
     frozen: str
-    """Their digest."""
+    """Digest of the frozen test rows, with those that are left out."""
     left_out: int
     """Test rows that the champion learned from."""
+
+    @property
+    def champion(self) -> str | None:
+        """The champion's version."""
+        return self.standing.version
 
 
 def contest(model: str, ledger: Ledger) -> Contest:
     """Find challenger and champion, and the rows to ask them.
 
     Raises:
-        SourceUnavailable: there is no challenger, or what its run recorded is gone.
+        SourceUnavailable: there is no challenger, or what the runs of both recorded is gone.
         ConfigError: the challenger is the champion, or was and has been rolled back.
         DataRejected: the champion learned from every test row.
     """
     challenger = registry.alias_version(model, CHALLENGER)
     if challenger is None:
         raise SourceUnavailable(f"model '{model}' has no challenger; graft run makes one")
-    champion = ledger.champion()
+    standing = ledger.standing()
+    champion = standing.version
     if challenger == champion:
         raise ConfigError(f"model '{model}': version {champion}, the challenger, is the champion")
-    for entry in ledger.entries():
-        if entry.decision == "rolled_back" and entry.previous == challenger:
-            raise ConfigError(
-                f"model '{model}': {entry.by} rolled version {challenger}, the challenger, back at "
-                f"{entry.at}; graft run makes another, graft rollback --to {challenger} restores it"
-            )
+    if entry := rolled_back(ledger.entries()).get(challenger):
+        raise ConfigError(
+            f"model '{model}': {entry.by} rolled version {challenger}, the challenger, back at "
+            f"{entry.at}; graft run makes another, graft rollback --to {challenger} restores it"
+        )
     run = registry.run_of(model, challenger)
     pipeline = resolve(tracking.recorded_configuration(run)[1])
-    rows = read_rows(tracking.run_file(run, "frozen/test.parquet"))
-    known = learned_by(registry.run_of(model, champion)) if champion else set()
+    rows = read_rows(recorded(model, challenger, "test.parquet"))
+    known = set(
+        recorded(model, champion, split.LEARNED).read_text("utf-8").split() if champion else []
+    )
     inputs = pipeline.application.inputs
     kept = [row for row in rows if split.text_digest(split.text_key(row, inputs)) not in known]
     if not kept:
@@ -93,14 +104,25 @@ def contest(model: str, ledger: Ledger) -> Contest:
             f"model '{model}': the champion, version {champion}, learned from every test row of "
             f"version {challenger}; nothing is left to compare them on"
         )
-    asked = sorted([str(row[field]) for field in pipeline.application.fields] for row in kept)
-    frozen, left_out = store.digest(asked), len(rows) - len(kept)
-    return Contest(model, pipeline, challenger, run, champion, kept, frozen, left_out)
+    told = sorted([str(row[field]) for field in pipeline.application.fields] for row in rows)
+    left_out = len(rows) - len(kept)
+    return Contest(model, pipeline, challenger, run, standing, kept, store.digest(told), left_out)
 
 
-def learned_by(run: str) -> set[str]:
-    """Digests of the texts that the models of a run learned from."""
-    return set(tracking.run_file(run, f"frozen/{split.LEARNED}").read_text("utf-8").split())
+def recorded(model: str, version: str, name: str) -> Path:
+    """What the run that made a version recorded for promotions.
+
+    Raises:
+        SourceUnavailable: it has not, or no more.
+    """
+    run = registry.run_of(model, version)
+    try:
+        return tracking.run_file(run, f"frozen/{name}")
+    except SourceUnavailable as error:
+        raise SourceUnavailable(
+            f"model '{model}' version {version} cannot be compared: MLflow run {run} has no "
+            f"frozen/{name}; graft run --from-run {run} makes the version again"
+        ) from error
 
 
 def asked(found: Contest, version: str) -> Measured:
@@ -116,7 +138,13 @@ def asked(found: Contest, version: str) -> Measured:
     from tasks.learning.serving import ServedModel
 
     folder = registry.download_model(f"models:/{found.model}/{version}")
-    served = ServedModel(folder)
+    try:
+        served = ServedModel(folder)
+    except (*LOADING_FAILS, ValidationError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise SourceUnavailable(
+            f"model '{found.model}': version {version} cannot be loaded ({first})"
+        ) from error
     wanted, has = found.pipeline.application, served.application
     if (has.kind, has.labels) != (wanted.kind, wanted.labels):
         raise ConfigError(
@@ -126,17 +154,18 @@ def asked(found: Contest, version: str) -> Measured:
         )
     torch.manual_seed(found.pipeline.seed)  # where words are drawn
     predictions = predict(served.learner, has.kind, found.rows, supervised=True)
+    times = latencies(served, found.rows) if version == found.challenger else []
     files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    return Measured(predictions, latencies(served, found.rows), sum(files) / 1e6)
+    return Measured(predictions, times, sum(files) / 1e6)
 
 
 def latencies(served: ServedModel, rows: Sequence[Row]) -> list[float]:
-    """Milliseconds for each of the first rows by itself, of so many as take ten seconds."""
+    """Milliseconds for each of 100 rows by itself, of fewer if they take ten seconds."""
     from tasks.learning.prediction import predict
 
     taken: list[float] = []
     predict(served.learner, served.application.kind, rows[:1])  # the first is always slower
-    for row in rows[:100]:
+    for row in rows[:: max(1, len(rows) // 100)]:
         started = time.perf_counter()
         predict(served.learner, served.application.kind, [row])
         taken.append(1000 * (time.perf_counter() - started))
@@ -164,7 +193,8 @@ def evidence(found: Contest, measured: Mapping[str, Measured], looks: int) -> di
     judged = Verdict("promote", "there is no champion yet")
     if found.champion:
         gain = report["gains"][CHAMPION]
-        judged = verdict(gain, pipeline.promotion.minimum_gain, pipeline.margin)
+        promotion = pipeline.promotion
+        judged = verdict(gain, promotion.minimum_gain, pipeline.margin, report["units"])
     passed = gates(pipeline, found.run, report, measured[CHALLENGER], found.rows, CHAMPION)
     return {
         "model": found.model,
@@ -184,7 +214,7 @@ def decision(said: Mapping[str, Any]) -> tuple[Decision, str]:
     shut = [gate for gate in said["gates"] if not gate["passed"]]
     judged = said["verdict"]
     if judged["decision"] == "promote" and shut:
-        return "rejected", f"{shut[0]['name']}: {shut[0]['found']}"
+        return "rejected", f"{shut[0]['name']}: {shut[0]['found']}"[:REASON]
     return DECIDED[judged["decision"]], judged["reason"]
 
 
@@ -230,7 +260,7 @@ def decide(
         LedgerError: the champion is another one by now.
     """
     return ledger.append(
-        found.champion,
+        found.standing,
         decision=decided,
         version=found.challenger,
         by=by,

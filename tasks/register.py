@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks import store
 from tasks.card import card
-from tasks.registry import register_model, registered_version
+from tasks.registry import register_model, registered
 from tasks.stage import Stage
 from tasks.tracking import Tracker, tracking_uri, without_credentials
 
@@ -34,7 +34,8 @@ def stage(
         report = evaluation.read_json("report.json")
         counts = split.read_json("report.json")["domains"]
         trained = learner.read_json("training.json")
-        told = card(tracker.name, pipeline, report, counts, trained, tracker.parent)
+        digests = {name: split.digest(f"{name}/") for name in pipeline.domains}
+        told = card(tracker.name, pipeline, report, counts, digests, trained, tracker.parent)
         (data / "README.md").write_text(told, encoding="utf-8")
         parts = (f"{pipeline.target_name}/{part}.parquet" for part in ("train", "unlabelled"))
         rows = next(found for part in parts if (found := read_rows(split.file(part))))[:2]
@@ -78,7 +79,7 @@ def register(
 def still_registered(output: store.Output) -> bool:
     """Whether the version an earlier run registered is still in the registry."""
     found = output.read_json("registration.json")
-    return registered_version(found["model"], found["version"])
+    return registered(found["model"], found["version"]) is not None
 
 
 def copy_code(destination: Path) -> None:

@@ -14,15 +14,28 @@ DESCRIPTION = 4900
 """Letters that MLflow keeps of a version's description, on whatever database (it has 5,000)."""
 
 
-def registered_version(model: str, version: str) -> bool:
-    """Whether a version is still in the registry."""
+def registered(model: str, version: str) -> str | None:
+    """A version as the registry writes it, "1" for "01"; None: there is none of it, any more."""
     from mlflow.exceptions import MlflowException
 
     try:
-        connect().get_model_version(model, version)
+        return str(connect().get_model_version(model, version).version)
     except MlflowException:
-        return False
-    return True
+        return None
+
+
+def registered_since(model: str) -> int:
+    """When a model was made, in milliseconds.
+
+    Raises:
+        SourceUnavailable: no such model.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return int(connect().get_registered_model(model).creation_timestamp)
+    except MlflowException as error:
+        raise SourceUnavailable(f"model '{model}' is not in the registry") from error
 
 
 def alias_version(model: str, alias: str) -> str | None:

@@ -3,7 +3,7 @@
 promote      the interval of the gain is above `minimum_gain`
 equivalent   else, where the narrower interval, that of two one-sided tests, is within ± `margin`.
              Schuirmann 1987
-reject       else: worse, or not shown to be any better
+reject       else: worse, not shown to be any better, or of too few rows to tell
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+FEWEST = 20
+"""Rows, or groups of them, that an interval by resampling needs: of ten it is too narrow."""
 Decision = Literal["promote", "equivalent", "reject"]
 
 
@@ -24,7 +26,7 @@ class Verdict:
     """One sentence with the numbers that led to it."""
 
 
-def verdict(gain: Mapping[str, Any], minimum_gain: float, margin: float) -> Verdict:
+def verdict(gain: Mapping[str, Any], minimum_gain: float, margin: float, units: int) -> Verdict:
     """Judge a gain.
 
     Args:
@@ -32,9 +34,12 @@ def verdict(gain: Mapping[str, Any], minimum_gain: float, margin: float) -> Verd
             `tasks.comparison` has them.
         minimum_gain: what the interval must be above.
         margin: what does not matter.
+        units: rows, or groups of rows, that were drawn.
     """
     narrow = gain["narrow"]
     found = f"gain {gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+    if units < FEWEST:
+        return Verdict("reject", f"{found} is of {units} rows or groups; {FEWEST} are needed")
     if gain["low"] > minimum_gain:
         return Verdict("promote", f"{found} is above {minimum_gain:g}")
     if -margin < narrow["low"] and narrow["high"] < margin:

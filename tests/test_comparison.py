@@ -67,9 +67,10 @@ def test_slices() -> None:
         ("7 to 9", 30),
     ]
     assert [one["gains"]["target_only"]["value"] for one in parts] == [0, 0, 1]
-    (every,) = report["classes"]
+    (every,) = report["by_label"]
     assert (every["name"], every["rows"]) == ("positive", 90)
-    assert every["gains"]["target_only"]["value"] == pytest.approx(1 / 3)
+    assert every["systems"]["target_only"]["value"] == pytest.approx(2 * 60 / (60 + 90))
+    assert every["gains"]["target_only"]["value"] == pytest.approx(1 - 2 * 60 / (60 + 90))
     assert [one["systems"]["target_only"]["value"] for one in parts] == [1, 1, 0]
     assert [one["systems"]["transfer"]["value"] for one in parts] == [1, 1, 1]
 

@@ -52,3 +52,11 @@ def test_written_text(tmp_path: Path) -> None:
     assert table["id"].tolist() == ["0", "1"]
     assert table["change"].tolist() == ["worse", "better"]
     assert 0 < table["difference"][1] < -table["difference"][0] <= 100
+
+
+def test_texts_too_short_for_bleu(tmp_path: Path) -> None:
+    """One word that turns right is a flip, though its BLEU is 0 either way."""
+    pipeline = load(write_writing_project(tmp_path) / "pipelines.yaml", "toy")
+    rows = [{"id": "0", "group": None, "text": "x", "translation": "cat"}]
+    table = flips.flips(pipeline, [{"text": "dogs"}], [{"text": "cat"}], rows)
+    assert table[["change", "difference"]].to_numpy().tolist() == [["better", 100.0]]

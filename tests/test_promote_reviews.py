@@ -74,4 +74,4 @@ def test_labels_then_shuffled_labels_then_the_seed(registry_home: Path, tmp_path
     assert other.decision == "equivalent"
     assert other.frozen != many.frozen
     Ledger("reviews").verify()
-    assert Ledger("reviews").champion() == many.version
+    assert Ledger("reviews").standing().version == many.version

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tasks import tracking
+from tasks.ledger import Ledger
 from tests.project import ask, command, environment, write_project
 
 pytestmark = pytest.mark.integration
 
 
-def test_runs_against_a_server(server: str, tmp_path: Path) -> None:
+def test_runs_against_a_server(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With PREFECT_API_URL the run, its tasks, logs and result table are on that server, and what
     becomes of its model is told there."""
     folder = write_project(tmp_path / "project")
@@ -46,13 +50,17 @@ def test_runs_against_a_server(server: str, tmp_path: Path) -> None:
     logs = ask(f"{server}/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}})
     assert any("validate" in log["message"] for log in logs)
     graft("promote", "toy")
-    graft("run", "toy", "--set", "training.epochs=3")
     heard = {"filter": {"event": {"prefix": ["graft."]}}}
     events = {found["event"]: found for found in ask(f"{server}/events/filter", heard)["events"]}
     assert "graft.promoted" in events
     assert events["graft.promoted"]["resource"]["prefect.resource.id"] == "graft.model.toy"
     assert len(events["graft.promoted"]["payload"]["hash"]) == 64
-    graft("rollback", "toy", "--to", "2", "--by", "ann")
+    monkeypatch.setenv("GRAFT_HOME", str(tmp_path / "home"))
+    tracking.connect().create_model_version("toy", source="file:///none")
+    none = {"by": "graft", "because": "", "frozen": None, "evidence": None, "run": None}
+    ledger = Ledger("toy")
+    ledger.append(ledger.standing(), decision="promoted", version="2", champion="2", **none)
+    graft("rollback", "toy", "--by", "ann")
     assert "graft.rolled_back" in {
         found["event"] for found in ask(f"{server}/events/filter", heard)["events"]
     }
