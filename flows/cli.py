@@ -15,7 +15,14 @@ from typing import Annotated
 
 import typer
 
-from flows.console import console, errors, live_steps, quiet_libraries, set_verbosity
+from flows.console import (
+    console,
+    errors,
+    keep_stdout_for_json,
+    live_steps,
+    quiet_libraries,
+    set_verbosity,
+)
 from flows.server import prefect_server
 from tasks.errors import ConfigError, GraftError, StoreError
 
@@ -76,7 +83,9 @@ def run(
         pipeline = load(file, name, overrides)
     check_home()
     started = time.monotonic()
-    if not as_json:
+    if as_json:
+        keep_stdout_for_json()
+    else:
         console.print(f"Pipeline [bold]{name}[/bold]: {pipeline.description}")
     try:
         with live_steps(not as_json), prefect_and_mlflow():
@@ -223,6 +232,8 @@ def promote(
     What was decided, why and on what evidence is written to the model's history.
     """
     check_home()
+    if as_json:
+        keep_stdout_for_json()
     with prefect_and_mlflow():
         from flows.promote import promote as promoting
 

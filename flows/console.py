@@ -15,9 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tasks import progress, store
 
 console = Console(highlight=False)
-"""Results, for a person or, with --json, a script: nothing else is written there."""
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Refusals, and how far a run has come."""
 
 
 def quiet_libraries() -> None:
@@ -48,15 +46,22 @@ def set_verbosity(level: int) -> None:
     """-1 says nothing but results and errors, 0 stages and progress, 1 everything Graft logs."""
     logger = logging.getLogger("graft")
     logger.handlers = [
-        RichHandler(console=errors, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+        RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
     ]
     logger.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(level, logging.DEBUG))
+
+
+def keep_stdout_for_json() -> None:
+    """How far a run has come is told on stderr from here on."""
+    for handler in logging.getLogger("graft").handlers:
+        if isinstance(handler, RichHandler):
+            handler.console = errors
 
 
 @contextmanager
 def live_steps(enabled: bool) -> Iterator[None]:
     """A bar for the training that is under way, where a person is watching."""
-    if not enabled or not errors.is_terminal:
+    if not enabled or not console.is_terminal:
         yield
         return
     columns = (
@@ -67,7 +72,7 @@ def live_steps(enabled: bool) -> Iterator[None]:
         TextColumn("{task.fields[note]}"),
     )
     bars: dict[str, int] = {}
-    with Progress(*columns, console=errors, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
 
         def listen(subject: str, step: int, steps: int, values: Mapping[str, float]) -> None:
             if subject not in bars:
