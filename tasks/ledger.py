@@ -15,15 +15,12 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tasks import store
 from tasks.errors import LedgerError, SourceUnavailable
 from tasks.registry import alias_version, registered, registered_since
 from tasks.tracking import connect, refusals_named, run_file
-
-if TYPE_CHECKING:
-    pass
 
 CHAMPION = "champion"
 FIRST = "0" * 64
