@@ -24,6 +24,7 @@ from flows.console import quiet_libraries
 # server, for the whole session.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads only get in the way
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bits are compared, which holds on the CPU
 quiet_libraries()
 
 from tasks.errors import SourceUnavailable  # noqa: E402

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from benchmarks.sets.labelled import amazon, arsc, entities
+from benchmarks.sets.labelled import amazon, arsc, entities, held_out
 from benchmarks.sets.layout import Cells
 from benchmarks.sets.written import dialogues, news, strings, summaries
 from tasks import load
@@ -32,6 +32,7 @@ def labels(name: str) -> Cells:
 
 SETS: Mapping[str, Callable[[], Cells]] = {
     "amazon": amazon,
+    "held-out": held_out,
     "arsc": arsc,
     "entities": entities,
     "labels": partial(labels, "reviews"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,54 @@ from benchmarks.sets.layout import Cells, folder, laid_out, rows_of, without_dev
 
 NEWSWIRE = {"person": "PER", "organisation": "ORG", "location": "LOC", "misc": "MISC"}
 """CoNLL's types, and what the contracts call them."""
+GROUPS = {
+    "media": ("magazines", "computer_video_games", "software"),
+    "children": ("baby", "toys_games", "apparel"),
+    "body": ("health_personal_care", "beauty", "grocery"),
+    "outdoors": ("camera_photo", "sports_outdoors", "outdoor_living"),
+}
+"""Goods that are none of the four of `amazon`."""
 
 
 def amazon() -> Cells:
-    """Twelve pairs: all labels of the source, the target's text alone, scored on all of it."""
+    """Reviews of four kinds of goods, as the papers take them."""
+    original = folder("clf_amazon_blitzer")
     domains = ("books", "dvd", "electronics", "kitchen")
+    return pairs("amazon", {name: rows_of(sorted((original / name).iterdir())) for name in domains})
+
+
+def held_out() -> Cells:
+    """Reviews of four groups of other goods, to choose the settings of `amazon` by: as many that
+    are not positive, up to three stars, as are."""
+    sorts = {"t2": {-1: 0}, "t4": {-1: 0, 1: 1}}  # up to two stars; up to three, four and more
+    found: dict[str, dict[str, int]] = {}
+    for row in rows_of([folder("fs_arsc_amazon") / "train.jsonl.gz"]):
+        goods, _, task = row["task"].partition(".")
+        label = sorts.get(task, {}).get(row["label"])
+        if label is not None:
+            found.setdefault(goods, {}).setdefault(row["text"], label)
+    return pairs("held-out", {name: balanced(found, goods) for name, goods in GROUPS.items()})
+
+
+def balanced(
+    found: Mapping[str, Mapping[str, int]], goods: Iterable[str]
+) -> Iterator[dict[str, Any]]:
+    """Of each of these goods all negative reviews, and the first so many positive ones."""
+    for one in goods:
+        texts = {label: [t for t, said in found[one].items() if said == label] for label in (0, 1)}
+        for both in zip(texts[0], texts[1], strict=False):
+            yield from ({"text": text, "label": label} for label, text in enumerate(both))
+
+
+def pairs(name: str, rows: Mapping[str, Iterable[dict[str, Any]]]) -> Cells:
+    """Each to each: all labels of the source, the target's text alone, scored on all of it."""
     label_rule = {"negative": [0], "positive": [1]}
-    whole = {
-        name: laid_out(
-            "amazon",
-            f"{name}.jsonl",
-            rows_of(sorted((folder("clf_amazon_blitzer") / name).iterdir())),
-        )
-        for name in domains
-    }
-    for source in domains:
-        for target in domains:
+    whole = {domain: laid_out(name, f"{domain}.jsonl", found) for domain, found in rows.items()}
+    for source in whole:
+        for target in whole:
             if source == target:
                 continue
-            tested = laid_out("amazon", f"{target}/test.jsonl", rows_of([whole[target]]))
+            tested = laid_out(name, f"{target}/test.jsonl", rows_of([whole[target]]))
             read = {"label_rule": label_rule, "split": {"test": 0, "validation": 0}}
             yield (
                 f"{source} {target}",
