@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 from uuid import UUID
 
 import httpx
@@ -24,7 +25,7 @@ POLL_EVERY = 3
 class Approval(RunInput):
     """What a person decides on a promotion."""
 
-    approve: bool = Field(description="Promote it?")
+    approve: Literal["yes", "no"] = Field(description="Promote it?")  # a switch has no "unanswered"
     by: str = Field(min_length=1, max_length=100, description="Who you are.")
     because: str = Field(default="", max_length=800, description="Why.")
 
@@ -46,8 +47,9 @@ def asked(evidence: str, reason: str, hours: float) -> tuple[Decision, str, str]
     except FlowPauseTimeout:
         return "rejected", "graft", f"nobody approved it within {hours:g} hours"
     assert answer is not None
-    said = answer.because or ("no reason given" if not answer.approve else reason)
-    return ("promoted" if answer.approve else "rejected"), answer.by, said
+    if answer.approve == "yes":
+        return "promoted", answer.by, answer.because or reason
+    return "rejected", answer.by, answer.because or "no reason given"
 
 
 def answer(run: str, approve: bool, by: str, because: str) -> None:
@@ -60,7 +62,7 @@ def answer(run: str, approve: bool, by: str, because: str) -> None:
     """
     check_server()
     try:
-        told = Approval(approve=approve, by=by, because=because)
+        told = Approval(approve="yes" if approve else "no", by=by, because=because)
         resume_flow_run(UUID(run), told.model_dump())
     except ValidationError as error:
         first = error.errors()[0]

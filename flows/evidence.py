@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,10 +29,20 @@ def sentences(said: Mapping[str, Any]) -> Iterator[str]:
     """The verdict, every gate, and the rows."""
     yield f"Verdict: {said['verdict']['decision']}: {said['verdict']['reason']}"
     for gate in said["gates"]:
-        yield f"Gate {'passed' if gate['passed'] else 'shut'}: {gate['name']}: {gate['found']}"
+        yield f"Gate {passed(gate)}: {gate['name']}: {gate['found']}"
+    yield tested(said)
+
+
+def passed(gate: Mapping[str, Any]) -> str:
+    """passed or shut"""
+    return "passed" if gate["passed"] else "shut"
+
+
+def tested(said: Mapping[str, Any]) -> str:
+    """The rows that both were asked."""
     looks = f", which decided {said['looks']} time(s) before" if said["looks"] else ""
     less = f", less {said['left_out']} that the champion learned from" if said["left_out"] else ""
-    yield f"{said['report']['rows']} frozen test rows, {said['frozen'][:16]}{less}{looks}"
+    return f"{said['report']['rows']} frozen test rows, {said['frozen'][:16]}{less}{looks}"
 
 
 def outcome(entry: Entry) -> str:
@@ -44,18 +55,40 @@ def outcome(entry: Entry) -> str:
     )
 
 
-def markdown(said: Mapping[str, Any], run: str) -> str:
-    """The evidence for the Prefect UI; `run` is the MLflow run that has all of it."""
+def markdown(said: Mapping[str, Any], run: str, address: str | None) -> str:
+    """The evidence for the Prefect UI: the verdict, the scores, the gates, and where the rest is.
+
+    Args:
+        said: the evidence.
+        run: the MLflow run that has all of it.
+        address: where MLflow's UI shows `details(said)`, if it has an address.
+    """
     metric, confidence = said["report"]["metric"], said["report"]["confidence"]
+    against = f" against version {said['champion']}" if said["champion"] else ""
+    what = "Rows that change" if said["champion"] else "Every answer"
+    name = f"`{details(said)}`"
+    link = f"[{name}]({address})" if address else name
     lines = [
+        f"**{said['model']}**, version {said['challenger']}{against}: "
+        f"**{said['verdict']['decision']}**, {said['verdict']['reason']}",
+        "",
         f"| | version | {metric} | {confidence:.0%} interval |",
         "|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows(said)),
         "",
-        *(f"- {sentence}" for sentence in sentences(said)),
-        f"- The rows that change, and every answer: MLflow run {run}, flips.html",
+        *(
+            f"- **{gate['name']}** {passed(gate)}: {html.escape(gate['found'])}"
+            for gate in said["gates"]
+        ),
+        f"- {tested(said)}",
+        f"- {what}: {link} in MLflow run `{run}`",
     ]
     return "\n".join(lines) + "\n"
+
+
+def details(said: Mapping[str, Any]) -> str:
+    """The artifact of the MLflow run that shows most: the rows that change, or every answer."""
+    return "flips.html" if said["champion"] else "predictions"
 
 
 def print_evidence(result: Mapping[str, Any]) -> None:

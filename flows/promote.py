@@ -15,6 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows import approval, evidence
 from flows.announce import announce
 from tasks import promote as promoting
+from tasks import tracking
 from tasks.ledger import CHAMPION, Ledger
 from tasks.promote import CHALLENGER
 from tasks.stage import plan
@@ -43,15 +44,16 @@ def promote(model: str) -> dict[str, Any]:
     said = plan("judge", model, promoting.evidence, found, measured, looks)
     with TemporaryDirectory() as folder:
         run, digest = promoting.keep(found, said, measured, Path(folder))
+    shown = evidence.markdown(said, run, tracking.address(run, evidence.details(said)))
     decided, reason = promoting.decision(said)
     by = "graft"
     if decided == "promoted" and found.pipeline.promotion.approval == "required":
         hours = found.pipeline.promotion.approval_hours
-        decided, by, reason = approval.asked(evidence.markdown(said, run), reason, hours)
+        decided, by, reason = approval.asked(shown, reason, hours)
     entry = promoting.decide(found, ledger, decided, by, reason, digest, run)
     announce(model, entry)
     create_markdown_artifact(
         key=f"{model.lower().replace('_', '-')}-promotion",
-        markdown=f"{evidence.markdown(said, run)}- {evidence.outcome(entry)}\n",
+        markdown=f"{shown}- {evidence.outcome(entry)}\n",
     )
     return {"evidence": said, "entry": vars(entry)}

@@ -277,6 +277,16 @@ def log_beside(run_id: str, name: str, folder: Path, values: Mapping[str, float]
     return made
 
 
+def address(run_id: str, name: str) -> str | None:
+    """Where a browser shows an artifact of a run, if MLflow is a server and not a file."""
+    server = without_credentials(tracking_uri()).rstrip("/")
+    if not server.startswith(("http://", "https://")):
+        return None
+    with refusals_named():
+        experiment = connect().get_run(run_id).info.experiment_id
+    return f"{server}/#/experiments/{experiment}/runs/{run_id}/artifacts/{name}"
+
+
 def recorded_configuration(run_id: str) -> tuple[str, str]:
     """The pipeline's name and the configuration that a run recorded, as JSON.
 

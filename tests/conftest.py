@@ -11,8 +11,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ from tasks.errors import SourceUnavailable  # noqa: E402
 from tasks.fetch import fetch  # noqa: E402
 from tasks.learning.applications.text_classification import TextClassification  # noqa: E402
 from tasks.load import load  # noqa: E402
-from tests.project import environment  # noqa: E402
+from tests.project import Graft, command, environment, write_project  # noqa: E402
 from tests.tiny import write_backbone, write_causal, write_seq2seq  # noqa: E402
 
 PIPELINES = Path(__file__).parents[1] / "pipelines.yaml"
@@ -69,34 +69,71 @@ def registry_home(home: Path, packages: Path) -> Path:
     return home
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A Prefect server on a free loopback port; gives its API's address."""
+def free_port() -> int:
+    """One that nobody listens at yet."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    prefect = str(Path(sys.executable).parent / "prefect")
+        port: int = found.getsockname()[1]
+    return port
+
+
+@contextmanager
+def serving(arguments: Sequence[str], variables: Mapping[str, str], health: str) -> Iterator[None]:
+    """A server, a command of this environment, from when it answers at `health`."""
     process = subprocess.Popen(
-        [prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        env={**environment(tmp_path), "PREFECT_HOME": str(tmp_path / "server")},
+        [str(Path(sys.executable).parent / arguments[0]), *arguments[1:]],
+        env=variables,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    url = f"http://127.0.0.1:{port}/api"
     deadline = time.monotonic() + 120
     try:
         while True:
             try:
-                urllib.request.urlopen(f"{url}/health", timeout=5)
+                urllib.request.urlopen(health, timeout=5)
                 break
             except (urllib.error.URLError, ConnectionError):
                 assert time.monotonic() < deadline, "no answer in two minutes"
                 time.sleep(0.5)
-        yield url
+        yield
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=60)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A Prefect server on a free loopback port; gives its API's address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    arguments = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    variables = {
+        **environment(tmp_path),
+        "PREFECT_HOME": str(tmp_path / "server"),
+        "PREFECT_SERVER_UI_API_URL": url,  # without it the UI asks port 4200
+    }
+    with serving(arguments, variables, f"{url}/health"):
+        yield url
+
+
+@pytest.fixture
+def graft(server: str, tmp_path: Path) -> Graft:
+    """Start the command in a toy project, at the server or, if it is to have none, without it."""
+    folder = write_project(tmp_path / "project")
+
+    def start(*arguments: str, at: str | None = server, **variables: str) -> subprocess.Popen[str]:
+        known = {"PREFECT_API_URL": at} if at else {}
+        return subprocess.Popen(
+            command(*arguments),
+            cwd=folder,
+            env={**environment(tmp_path / "home"), **known, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
 
 
 @pytest.fixture(scope="session")

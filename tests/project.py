@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,27 @@ def environment(home: Path) -> dict[str, str]:
     """This environment with a GRAFT_HOME of its own, and Prefect's home where Graft puts it."""
     kept = {k: v for k, v in os.environ.items() if k not in ("PREFECT_HOME", "MLFLOW_TRACKING_URI")}
     return {**kept, "GRAFT_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+Graft = Callable[..., "subprocess.Popen[str]"]
+"""Starts the command; see the fixture."""
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def waiting(url: str) -> str:
+    """The id of the flow run that waits for an answer, once there is one."""
+    states = {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}}}
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        for run in ask(f"{url}/flow_runs/filter", states):
+            return str(run["id"])
+        time.sleep(1)
+    raise AssertionError("nothing waits")
 
 
 def ask(url: str, body: dict[str, Any]) -> Any:

@@ -3,54 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.project import ask, command, environment, write_project
+from tests.project import Graft, ended, waiting
 
 pytestmark = pytest.mark.integration
-
-Graft = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def graft(server: str, tmp_path: Path) -> Graft:
-    """Start the command in a toy project, at the server or, if it is to have none, without it."""
-    folder = write_project(tmp_path / "project")
-
-    def start(*arguments: str, at: str | None = server) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command(*arguments),
-            cwd=folder,
-            env={**environment(tmp_path / "home"), **({"PREFECT_API_URL": at} if at else {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr."""
-    out, err = process.communicate(timeout=600)
-    return process.returncode, out, err
-
-
-def waiting(url: str) -> str:
-    """The id of the flow run that waits for an answer."""
-    states = {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}}}
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        for run in ask(f"{url}/flow_runs/filter", states):
-            return str(run["id"])
-        time.sleep(1)
-    raise AssertionError("nothing waits")
 
 
 def challenge(graft: Graft, model: str, hours: float) -> None:
