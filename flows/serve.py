@@ -74,10 +74,10 @@ class Follower:
         logger.info("%s: loading the champion …", self.service.name)
         try:
             self.service.look()
+            self.announce()
         except Exception as error:  # the process ends with it, whatever it is
             self.refused, self.server.should_exit = error, True
             return
-        self.announce()
         last = ""
         while True:
             time.sleep(AFTER_FAILURE if last else SECONDS)

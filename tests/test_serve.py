@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import shutil
@@ -11,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +22,21 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
+from benchmarks.serving import JSON, ask, clients
 from flows import service as serving
 from flows.answers import answers
-from flows.serve import Follower
+from flows.serve import SECONDS, Follower
 from flows.service import Service, application
 from tasks import registry
 from tasks.champion import Champion
 from tasks.errors import SourceUnavailable
+from tasks.ledger import roll_back
 from tasks.request import requested
 from tests.project import command, environment, graft, write_promotable_project
 from tests.test_promote import challenge, promoted
 
+LOG = "serve.log"
 ASKED = {"dataframe_records": [{"text": "great film"}, {"text": "awful plot"}]}
-JSON = {"content-type": "application/json"}
 
 
 class Length:
@@ -276,38 +277,25 @@ def here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
 @contextmanager
 def served(place: Place) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`graft serve toy` at a free port, ready; ended with SIGTERM, and with exit code 0."""
-    process = subprocess.Popen(
-        command("serve", "toy", "--port", "0"),
-        cwd=place.folder,
-        env=environment(place.home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with (place.home / LOG).open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command("serve", "toy", "--port", "0"),
+            cwd=place.folder,
+            env=environment(place.home),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     try:
         assert process.stdout
         said = process.stdout.readline()
-        assert "is served at http://127.0.0.1:" in said, process.communicate()
+        assert "is served at http://127.0.0.1:" in said, (place.home / LOG).read_text()
         yield said.split()[-1].removeprefix("http://"), process
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:
         process.kill()
         process.communicate()
-
-
-def ask(at: str, body: Any = ASKED, path: str = "/invocations") -> tuple[int, str, Any]:
-    """Status, who answered, and the answer."""
-    connection = http.client.HTTPConnection(at, timeout=30)
-    try:
-        if path == "/invocations":
-            connection.request("POST", path, json.dumps(body), JSON)
-        else:
-            connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.getheader("x-graft-model", ""), json.load(answer)
-    finally:
-        connection.close()
 
 
 def version(at: str) -> str:
@@ -326,54 +314,19 @@ def until(at: str, wanted: str) -> float:
     return time.monotonic()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one of many got."""
-
-    asked_at: float
-    status: int
-    by: str
-
-
-@contextmanager
-def clients(at: str, count: int) -> Iterator[Sequence[Answer]]:
-    """So many ask again and again meanwhile; what they got."""
-    found: list[Answer] = []
-    over = threading.Event()
-
-    def go_on() -> None:
-        while not over.wait(0.2):
-            started = time.monotonic()
-            try:
-                status, by, _ = ask(at)
-            except OSError as error:
-                status, by = 0, str(error)
-            found.append(Answer(started, status, by))
-
-    threads = [threading.Thread(target=go_on) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(60)
-
-
 @pytest.mark.integration
 def test_served_through_a_promotion_and_a_rollback(here: Place) -> None:
     """Of 50 clients at once none is failed by a promotion: the old version answers, then the new,
     and never the old to who asks after the new one is told to be served."""
     with served(here) as (at, _):
         assert version(at) == here.first
-        status, by, told = ask(at)
+        status, by, told = ask(at, ASKED)
         assert (status, by) == (200, f"toy/{here.first}")
         texts = [row["text"] for row in ASKED["dataframe_records"]]
         for text, one in zip(texts, told["predictions"], strict=True):
             (same,) = answers("toy", text).to_dict("records")
             assert one == pytest.approx({k: v for k, v in same.items() if k != "text"})
-        with clients(at, 50) as found:
+        with clients(at, 50, [ASKED], pause=0.2) as found:
             _, entry = promoted("toy")
             assert (entry.decision, entry.champion) == ("promoted", here.second)
             told_at = until(at, here.second)
@@ -381,12 +334,12 @@ def test_served_through_a_promotion_and_a_rollback(here: Place) -> None:
         assert {answer.status for answer in found} == {200}
         by_whom = {answer.by for answer in found}
         assert by_whom == {f"toy/{here.first}", f"toy/{here.second}"}
-        late = {answer.by for answer in found if answer.asked_at > told_at}
+        late = {answer.by for answer in found if answer.asked > told_at}
         assert late == {f"toy/{here.second}"}
         done = graft(here.folder, here.home, "rollback", "toy", "--by", "ann")
         assert done.returncode == 0, done.stderr
         until(at, here.first)
-        assert ask(at)[1] == f"toy/{here.first}"
+        assert ask(at, ASKED)[1] == f"toy/{here.first}"
 
 
 @pytest.mark.integration
@@ -426,14 +379,24 @@ def takes_new(at: str) -> bool:
 
 @pytest.mark.integration
 def test_a_champion_whose_files_are_gone(here: Place) -> None:
-    """It goes on to be served from memory, and a rollback to one without files changes nothing."""
+    """It goes on to be served from memory, and another one without files does not take over, which
+    is told once; but without files nothing can be begun."""
     with served(here) as (at, _):
-        shutil.rmtree(registry.download_model(f"models:/toy/{here.first}").parents[1])
-        assert ask(at)[:2] == (200, f"toy/{here.first}")
+        for gone in (here.first, here.second):
+            shutil.rmtree(registry.download_model(f"models:/toy/{gone}").parents[1])
+        assert ask(at, ASKED)[:2] == (200, f"toy/{here.first}")
+        roll_back("toy", here.second, "ann", "a test")
+        time.sleep(2 * SECONDS)
+        assert ask(at, ASKED)[:2] == (200, f"toy/{here.first}")
+    told = (here.home / LOG).read_text().splitlines()
+    (line,) = (line for line in told if "cannot be loaded" in line)
+    assert f"version {here.second} cannot be loaded" in line
+    assert line.endswith(f"version {here.first} is served as before")
+    assert "Traceback" not in "".join(told)
     done = graft(here.folder, here.home, "serve", "toy", "--port", "0")
     assert done.returncode == 2
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("graft:"))
-    assert f"version {here.first} cannot be loaded" in line
+    assert f"version {here.second} cannot be loaded" in line
     assert "Traceback" not in done.stderr
 
 
