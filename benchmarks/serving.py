@@ -1,11 +1,11 @@
 """What clients of `graft serve` see while the champion changes.
 
-    python -m benchmarks.serving reviews promote     # where a challenger waits
-    python -m benchmarks.serving reviews rollback    # where there was a champion before
+    python -m benchmarks.serving reviews promote
+    python -m benchmarks.serving --clients 1 reviews rollback --to 1
 
 Starts `graft serve MODEL`, lets clients ask it without a pause, each one text of the champion's
-frozen test rows at a time, runs `graft promote MODEL` or `graft rollback MODEL` beside them, and
-prints how long they waited before, during and after. README.md beside this file says more.
+frozen test rows at a time, runs `graft promote MODEL` or `graft rollback MODEL --to 1` beside them,
+and prints how long they waited before, during and after.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ def main() -> None:
         start = time.monotonic()
         time.sleep(options.seconds)
         change = time.monotonic()
-        subprocess.run(graft(options.change, options.model), check=True)
+        subprocess.run(graft(options.change[0], options.model, *options.change[1:]), check=True)
         changed = time.monotonic()
         told = until_another(at, version)
         time.sleep(options.seconds)
         end = time.monotonic()
     phases = [
         Phase("before", start, change),
-        Phase(f"during, {options.change}", change, max(changed, told)),
+        Phase(f"during, {options.change[0]}", change, max(changed, told)),
         Phase("after", max(changed, told), end),
     ]
     old = sum(a.by.endswith(f"/{version}") for a in answers if a.asked > told)
@@ -96,9 +96,9 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     parser.add_argument("model", help="a registered model with a champion")
-    parser.add_argument("change", choices=["promote", "rollback"])
+    parser.add_argument("change", nargs=argparse.REMAINDER, help="promote, or rollback --to 1")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=20, help="before, and after")
     return parser.parse_args()

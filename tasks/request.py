@@ -21,7 +21,6 @@ from tasks.ingest import turns
 ROWS = 256
 """Of one request: all that wait behind it wait until they are answered. `graft predict` takes files
 of any length."""
-FORMS = "dataframe_records, dataframe_split, instances or inputs"
 
 
 class Refused(Exception):
@@ -44,6 +43,9 @@ def requested(body: bytes, columns: Sequence[str]) -> list[dict[str, str]]:
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not JSON ({str(error)[:100]})") from error
     rows = _rows(given)
+    if rows is None:
+        like = json.dumps({"dataframe_records": [dict.fromkeys(columns, "Hello.")]})
+        raise Refused(400, f"the body must be an object like {like}")
     if not rows:
         raise Refused(400, "there is no row to answer")
     if len(rows) > ROWS:
@@ -51,8 +53,8 @@ def requested(body: bytes, columns: Sequence[str]) -> list[dict[str, str]]:
     return [_texts(row, columns, number) for number, row in enumerate(rows, 1)]
 
 
-def _rows(given: Any) -> Sequence[Any]:
-    """A row each, whatever it may be yet."""
+def _rows(given: Any) -> Sequence[Any] | None:
+    """A row each, whatever it may be yet; None: in no form that is known."""
     match given:
         case {"dataframe_records": [*rows]} | {"instances": [*rows]}:
             return rows
@@ -60,7 +62,7 @@ def _rows(given: Any) -> Sequence[Any]:
             return [dict(_paired(names, row)) for row in rows]
         case {"inputs": dict(columns)}:
             return [dict(zip(columns, values, strict=True)) for values in _across(columns)]
-    raise Refused(400, f"the body must be an object with {FORMS}; see the README's part on serving")
+    return None
 
 
 def _paired(names: Sequence[Any], row: Any) -> list[tuple[Any, Any]]:
