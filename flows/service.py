@@ -64,8 +64,11 @@ class Service:
             return refusal(refused.status, refused.message)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
+        except asyncio.CancelledError:  # its grace is over
+            return refusal(503, "the server was stopped before this was answered; try again")
         except Exception as error:
-            logger.warning("a request failed: %s: %s", type(error).__name__, error)
+            said = " ".join(str(error).split())
+            logger.warning("a request failed: %s: %s", type(error).__name__, said)
             return refusal(500, "the model failed at this request; the server's log says how")
 
     async def _in_turn(self, body: bytes) -> Response:
