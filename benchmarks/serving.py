@@ -72,7 +72,10 @@ def main() -> None:
     version = registry.alias_version(options.model, "champion")
     assert version is not None, "no champion"
     bodies = texts(options.model, version)
-    with served(options.model) as at, clients(at, options.clients, bodies) as answers:
+    with (
+        served(options.model, options.precision) as at,
+        clients(at, options.clients, bodies) as answers,
+    ):
         time.sleep(3)  # all connected
         start = time.monotonic()
         time.sleep(options.seconds)
@@ -101,6 +104,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("change", nargs=argparse.REMAINDER, help="promote, or rollback --to 1")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=20, help="before, and after")
+    parser.add_argument("--precision", default="float32", help="of graft serve")
     return parser.parse_args()
 
 
@@ -117,10 +121,12 @@ def texts(model: str, version: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def served(model: str) -> Iterator[str]:
+def served(model: str, precision: str) -> Iterator[str]:
     """`graft serve` at a free port, ready; its host and port."""
     process = subprocess.Popen(
-        graft("serve", model, "--port", "0"), stdout=subprocess.PIPE, text=True
+        graft("serve", model, "--port", "0", "--precision", precision),
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,6 +26,7 @@ from flows.console import (
 )
 from flows.server import prefect_server
 from tasks.errors import ConfigError, GraftError, StoreError
+from tasks.progress import logger
 
 app = typer.Typer(
     help="Transfer learning for NLP that a team can schedule, trust and roll back.",
@@ -231,6 +232,10 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="0: one that is free.")
     ] = 5001,
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(help="bfloat16 is taken if its answers to the test rows are as good."),
+    ] = "float32",
 ) -> None:
     """Serve a model's champion over HTTP, in the JSON of MLflow's scoring server.
 
@@ -243,9 +248,10 @@ def serve(
     says otherwise (0.0.0.0: for all).
     """
     log_to_stderr()
+    logger.info("%s: loading the champion …", name)
     from flows.serve import serve as serving
 
-    serving(name, host, port)
+    serving(name, host, port, precision)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """A champion behind HTTP: who is served, what a request may be, and what it is answered.
 
 POST /invocations     predictions; x-graft-model: NAME/VERSION says who made them
-GET  /ready           200 with name, version and since when it is served; 503 while nothing is
+GET  /ready           200 with name, version, precision and since when; 503 while nothing is
 GET  /health, /ping   200 while the process lives
 
 Whatever is refused is one line, {"message": "…"}.
@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from tasks.champion import Champion, champion_version, load_champion
+from tasks.champion import Champion, Precision, champion_version, load_champion
 from tasks.progress import logger
 from tasks.request import Refused, requested
 
@@ -33,15 +33,15 @@ PATHS = "/invocations (POST), /ready, /health and /ping (GET)"
 class Service:
     """One model's champion, whichever it is, asked by many."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, precision: Precision = "float32") -> None:
         """Nothing is served before `look`."""
-        self.name = name
+        self.name, self.precision = name, precision
         self.champion: Champion | None = None
         self._waiting = 0
         self._threads = ThreadPoolExecutor(1, "predict")
 
-    def look(self) -> bool:
-        """Serve the registry's champion, if it is another one; whether it was.
+    def look(self) -> Champion | None:
+        """Serve the registry's champion from now on; returned if it is another one than before.
 
         Who is being answered meanwhile is answered by the one before.
 
@@ -51,9 +51,9 @@ class Service:
         """
         version = champion_version(self.name)
         if self.champion and self.champion.version == version:
-            return False
-        self.champion = load_champion(self.name, version)
-        return True
+            return None
+        self.champion = load_champion(self.name, version, self.precision)
+        return self.champion
 
     async def invocations(self, request: Request) -> Response:
         """Answer a request, or say why not."""
@@ -95,8 +95,8 @@ class Service:
         champion = self.champion
         if champion is None:
             return refusal(503, f"{self.name} is being loaded; try again in a second")
-        told = {"model": champion.name, "version": champion.version, "since": champion.since}
-        return JSONResponse(told)
+        told = {"name": champion.name, "version": champion.version}
+        return JSONResponse(told | {"precision": champion.precision, "since": champion.since})
 
 
 async def read(request: Request) -> bytes:

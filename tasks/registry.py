@@ -110,14 +110,6 @@ def load_model(name: str) -> Any:
     raise SourceUnavailable(f"model '{name}': no champion and no challenger in the registry")
 
 
-def load_version(name: str, version: str) -> Any:
-    """A version of a registered model; a damaged one raises whatever it may."""
-    import mlflow
-
-    connect()
-    return mlflow.pyfunc.load_model(f"models:/{name}/{version}")
-
-
 def loaded_by(application: Application, data: Path, code: Path) -> dict[str, Any]:
     """What MLflow is told of how a model is loaded and asked."""
     return {

@@ -28,10 +28,11 @@ from flows.answers import answers
 from flows.serve import SECONDS, Follower
 from flows.service import Service, application
 from tasks import registry
-from tasks.champion import Champion
+from tasks.champion import Champion, load_champion
 from tasks.errors import SourceUnavailable
 from tasks.ledger import roll_back
 from tasks.request import requested
+from tasks.verdict import Verdict
 from tests.project import command, environment, graft, write_promotable_project
 from tests.test_promote import challenge, promoted
 
@@ -56,7 +57,7 @@ class Length:
 
 
 def champion(version: str = "1", model: Any = None) -> Champion:
-    return Champion("toy", version, "2026-11-26T14:45:03Z", ["text"], model or Length())
+    return Champion("toy", version, "float32", "2026-11-26T14:45:03Z", ["text"], model or Length())
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_answers(client: TestClient) -> None:
     assert answer.json() == {"predictions": [{"length": 10}, {"length": 10}]}
     assert answer.headers["x-graft-model"] == "toy/1"
     assert answer.headers["content-type"] == "application/json"
-    ready = {"model": "toy", "version": "1", "since": "2026-11-26T14:45:03Z"}
+    ready = {"name": "toy", "version": "1", "precision": "float32", "since": "2026-11-26T14:45:03Z"}
     assert client.get("/ready").json() == ready
     assert client.get("/health").status_code == client.get("/ping").status_code == 200
 
@@ -215,7 +216,7 @@ def test_what_goes_wrong_is_told_once(
     def away(name: str) -> str:
         raise SourceUnavailable("MLflow is away")
 
-    def broken(name: str, version: str) -> Champion:
+    def broken(name: str, version: str, wanted: str) -> Champion:
         raise SourceUnavailable("version 2 cannot be loaded")
 
     follower = Follower(service, uvicorn.Server(uvicorn.Config("none")), "http://here")
@@ -229,13 +230,13 @@ def test_what_goes_wrong_is_told_once(
     last = follower.look(last)
     assert service.champion
     assert service.champion.version == "1"
-    monkeypatch.setattr(serving, "load_champion", lambda name, version: champion(version))
+    monkeypatch.setattr(serving, "load_champion", lambda name, version, wanted: champion(version))
     assert (follower.look(last), follower.look("")) == ("", "")
     assert service.champion.version == "2"
     assert caplog.messages == [
         "MLflow is away; version 1 is served as before",
         "version 2 cannot be loaded; version 1 is served as before",
-        "toy: version 2 is served, and no longer 1",
+        "toy: version 2 is served now",
     ]
 
 
@@ -339,6 +340,25 @@ def test_served_through_a_promotion_and_a_rollback(here: Place) -> None:
         assert done.returncode == 0, done.stderr
         until(at, here.first)
         assert ask(at, ASKED)[1] == f"toy/{here.first}"
+
+
+@pytest.mark.integration
+def test_bfloat16(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken if it answers the test rows as well as float32 does, and not if it does not."""
+    import torch
+
+    rows = ASKED["dataframe_records"]
+    exact = json.loads(load_champion("toy", here.first, "float32").answer(rows))
+    taken = load_champion("toy", here.first, "bfloat16")
+    assert taken.precision == "bfloat16"
+    assert {p.dtype for p in taken.model.learner.parameters()} == {torch.bfloat16}
+    for one, same in zip(json.loads(taken.answer(rows)), exact, strict=True):
+        assert one == pytest.approx(same, abs=0.02)
+    rejected = Verdict("reject", "gain -0.1")
+    monkeypatch.setattr("tasks.champion.verdict", lambda *given: rejected)
+    left = load_champion("toy", here.first, "bfloat16")
+    assert left.precision == "float32"
+    assert json.loads(left.answer(rows)) == exact
 
 
 @pytest.mark.integration
