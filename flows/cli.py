@@ -228,7 +228,7 @@ def chat(name: Annotated[str, typer.Argument(help="A registered dialogue model."
 @app.command()
 def serve(
     name: Annotated[str, typer.Argument(help="A registered model.")],
-    host: Annotated[str, typer.Option("--host", help="Whom it is for.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Where it listens.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="0: one that is free.")
     ] = 5001,

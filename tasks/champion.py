@@ -80,7 +80,8 @@ def load_champion(name: str, version: str, wanted: Precision) -> Champion:
             judged = judge(name, version, model)
             if judged.decision == "reject":
                 model, precision = ServedModel(folder), "float32"
-            logger.info("%s: version %s in %s: %s", name, version, precision, judged.reason)
+            found = f"bfloat16 over float32: {judged.reason}"
+            logger.info("%s: version %s in %s; %s", name, version, precision, found)
         columns = model.application.request
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         champion = Champion(name, version, precision, since, columns, model)

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
+import torch
 import uvicorn
 from fastapi.testclient import TestClient
 
@@ -30,10 +31,14 @@ from flows.service import Service, application
 from tasks import registry
 from tasks.champion import Champion, load_champion
 from tasks.errors import SourceUnavailable
+from tasks.learning.applications import AnyApplication
+from tasks.learning.learner import new_learner
+from tasks.learning.serving import ServedModel, describe
 from tasks.ledger import roll_back
 from tasks.request import requested
 from tasks.verdict import Verdict
 from tests.project import command, environment, graft, write_promotable_project
+from tests.test_grid import APPLICATIONS, members
 from tests.test_promote import challenge, promoted
 
 LOG = "serve.log"
@@ -208,6 +213,22 @@ def test_too_many_wait(
     assert found == [200, 200]
 
 
+@pytest.mark.parametrize("kind", APPLICATIONS)
+def test_every_application(kind: str, seq2seq: Path, backbone: Path, tmp_path: Path) -> None:
+    """What each says is JSON, an object a row, in either precision."""
+    options, _ = APPLICATIONS[kind]
+    made = members(AnyApplication)[kind](kind=kind, **options)
+    new_learner(backbone if made.labels else seq2seq, {kind: made}).save(tmp_path / "learner")
+    describe(tmp_path, made)
+    model = ServedModel(tmp_path)
+    served = Champion("toy", "1", "float32", "now", made.request, model)
+    rows = [dict.fromkeys(made.request, "great film"), dict.fromkeys(made.request, "no")]
+    for precision in (torch.float32, torch.bfloat16):
+        model.learner.to(precision)
+        found = json.loads(served.answer(rows))
+        assert [list(one) for one in found] == [list(found[0])] * 2
+
+
 def test_what_goes_wrong_is_told_once(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -345,8 +366,6 @@ def test_served_through_a_promotion_and_a_rollback(here: Place) -> None:
 @pytest.mark.integration
 def test_bfloat16(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is taken if it answers the test rows as well as float32 does, and not if it does not."""
-    import torch
-
     rows = ASKED["dataframe_records"]
     exact = json.loads(load_champion("toy", here.first, "float32").answer(rows))
     taken = load_champion("toy", here.first, "bfloat16")
