@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,11 +20,13 @@ from flows.console import (
     errors,
     keep_stdout_for_json,
     live_steps,
+    log_to_stderr,
     quiet_libraries,
     set_verbosity,
 )
 from flows.server import prefect_server
 from tasks.errors import ConfigError, GraftError, StoreError
+from tasks.progress import logger
 
 app = typer.Typer(
     help="Transfer learning for NLP that a team can schedule, trust and roll back.",
@@ -221,6 +223,35 @@ def chat(name: Annotated[str, typer.Argument(help="A registered dialogue model."
         console.print("An empty line begins a new conversation; Ctrl-D ends.")
     heard = TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace")
     converse(partner, heard, sys.stdout)
+
+
+@app.command()
+def serve(
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    host: Annotated[str, typer.Option("--host", help="Where it listens.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="0: one that is free.")
+    ] = 5001,
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(help="bfloat16 is taken if its answers to the test rows are as good."),
+    ] = "float32",
+) -> None:
+    """Serve a model's champion over HTTP, in the JSON of MLflow's scoring server.
+
+    POST /invocations asks it; GET /ready says which version answers, and
+    GET /health that the process lives. A new champion, after a promotion or
+    a rollback, takes over within seconds, and no request is lost.
+
+    Ctrl-C or SIGTERM ends it when the requests that were begun are answered.
+    Whoever can reach it may ask: it is for this machine alone, unless --host
+    says otherwise (0.0.0.0: for all).
+    """
+    log_to_stderr()
+    logger.info("%s: loading the champion …", name)
+    from flows.serve import serve as serving
+
+    serving(name, host, port, precision)
 
 
 @app.command()

@@ -59,6 +59,13 @@ def keep_stdout_for_json() -> None:
             handler.console = errors
 
 
+def log_to_stderr() -> None:
+    """Lines as services log them, each with its time and of whatever length, from here on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("graft").handlers = [handler]
+
+
 @contextmanager
 def live_steps(enabled: bool) -> Iterator[None]:
     """A bar for the training that is under way, where a person is watching."""

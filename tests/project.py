@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -40,6 +41,21 @@ def write_project(folder: Path, rows: int = 160) -> Path:
     for seed, name in enumerate(("movies", "products")):
         write_rows(folder / f"{name}.jsonl", numbered(reviews(rows, seed), name))
     (folder / "pipelines.yaml").write_text(PIPELINES, encoding="utf-8")
+    return folder
+
+
+def write_promotable_project(folder: Path) -> Path:
+    """As `write_project`, with products that have a test file of their own, `own`, and the same
+    with training labels by chance, `shuffled`."""
+    write_project(folder, rows=300)
+    rows = numbered(reviews(600, seed=1), "products")
+    train, test = rows[:300], rows[300:]
+    drawn = random.Random(0)
+    shuffled = [{**row, "label": drawn.choice(["positive", "negative"])} for row in train]
+    for name, learned in (("own", train), ("shuffled", shuffled)):
+        (folder / name).mkdir()
+        write_rows(folder / name / "train.jsonl", learned)
+        write_rows(folder / name / "test.jsonl", test)
     return folder
 
 

@@ -57,7 +57,9 @@ def test_what_show_prints_can_be_run(
     assert resolve(shown) == load(Path("pipelines.yaml"), "toy")
 
 
-@pytest.mark.parametrize("command", ["run", "list", "show", "check", "predict", "doctor", "schema"])
+@pytest.mark.parametrize(
+    "command", ["run", "list", "show", "check", "predict", "serve", "doctor", "schema"]
+)
 def test_help(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,16 @@ from tasks import registry, store, tracking
 from tasks.errors import ConfigError, DataRejected, SourceUnavailable
 from tasks.ledger import Entry, Ledger, roll_back
 from tasks.load import load
-from tests.project import numbered, write_project, write_rows
-from tests.tiny import reviews
+from tests.project import write_promotable_project
 
 pytestmark = pytest.mark.integration
 
 TARGET = "target.products.path="
-WRONG = {"positive": "negative", "negative": "positive"}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Products with a test file of their own, and the same with shuffled training labels."""
-    folder = write_project(tmp_path_factory.mktemp("project"), rows=300)
-    rows = numbered(reviews(600, seed=1), "products")
-    train, test = rows[:300], rows[300:]
-    drawn = random.Random(0)
-    shuffled = [{**row, "label": drawn.choice(list(WRONG))} for row in train]
-    for name, learned in (("own", train), ("shuffled", shuffled)):
-        (folder / name).mkdir()
-        write_rows(folder / name / "train.jsonl", learned)
-        write_rows(folder / name / "test.jsonl", test)
-    return folder
+    return write_promotable_project(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="module")
