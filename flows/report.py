@@ -59,8 +59,19 @@ def markdown_table(report: Mapping[str, Any]) -> str:
 
 def sentences(report: Mapping[str, Any]) -> Iterator[str]:
     """What the tables do not say."""
-    for told in (gains, beside, shift, affinities):
+    for told in (gains, beside, retention, shift, affinities):
         yield from told(report)
+
+
+def retention(report: Mapping[str, Any]) -> Iterator[str]:
+    """What is left of each source, where that is wanted."""
+    for name, found in report["retention"].items():
+        gain, before, after = found["gain"], found["before"]["value"], found["after"]["value"]
+        interval = f"{gain['low']:+.3f} to {gain['high']:+.3f}"
+        yield (
+            f"{name}: {report['metric']} {before:.3f} before the transfer, {after:.3f} after, "
+            f"{gain['value']:+.3f} ({interval}) on {found['rows']} test rows of its own"
+        )
 
 
 def shift(report: Mapping[str, Any]) -> Iterator[str]:

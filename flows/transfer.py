@@ -96,12 +96,19 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         learners["transfer"] = run(transferred, before)
 
         answers = {
-            name: run(predict.stage(pipeline, parts, learner, name), learner)
+            name: run(predict.stage(pipeline, parts, learner, name, pipeline.target_name), learner)
             for name, learner in learners.items()
             if name == "transfer" or name in pipeline.baselines
         }
-        evaluated = evaluate.stage(pipeline, parts, learners, answers, start)
-        evaluation = run(evaluated, *answers.values())
+        on_sources = {
+            (source, name): run(
+                predict.stage(pipeline, parts, learners[name], name, source), learners[name]
+            )
+            for source in pipeline.retained
+            for name in ("source_only", "transfer")
+        }
+        evaluated = evaluate.stage(pipeline, parts, learners, answers, on_sources, start)
+        evaluation = run(evaluated, *answers.values(), *on_sources.values())
         record_evaluation(tracker, evaluation, learners)
         registered = register.stage(tracker, parts, learners["transfer"], evaluation)
         return conclude(tracker, evaluation, run(registered, evaluation))
@@ -157,6 +164,8 @@ def record_evaluation(
         tracker.values(tracker.child(name), {f"test_{trait}": v for trait, v in traits.items()})
     shift = {f"a_distance_{moment}": value for moment, value in report["shift"].items()}
     tracker.values(tracker.child("transfer"), shift)
+    retained = {f"gain_on_{name}": f["gain"]["value"] for name, f in report["retention"].items()}
+    tracker.values(tracker.parent, retained)
     gains = {f"gain_over_{name}": gain["value"] for name, gain in report["gains"].items()}
     transferred = report["systems"]["transfer"][report["metric"]]["value"]
     tracker.values(tracker.parent, {f"test_{report['metric']}": transferred, **gains})

@@ -5,7 +5,7 @@ All systems are resampled alike, so that differences are paired.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -137,36 +137,58 @@ class Compared:
         return {name: np.array([one[name] for one in found]) for name in found[0]}
 
     @cached_property
+    def named(self) -> dict[str, np.ndarray]:
+        """What the pipeline has rows scored apart by -> (N,) values; a row may have none."""
+        (target,) = self.pipeline.target.values()
+        return {
+            name: np.array([str(row.get(name) or "none") for row in self.rows])
+            for name in target.slice_columns.values()
+        }
+
+    @cached_property
     def strict(self) -> float:
         """The confidence of a part's gain, such that all parts together have that of a whole's:
         Bonferroni's correction."""
         parts = 3 * len(self.measured) + len(self.pipeline.application.labels)
+        parts += sum(len(np.unique(values)) for values in self.named.values())
         return 1 - (1 - self.pipeline.evaluation.confidence) / max(1, parts)
 
 
 def slices(all_rows: Compared) -> dict[str, list[dict[str, Any]]]:
-    """Thirds of the rows by what the application measures of each, scored by `sliced`.
+    """Thirds of the rows by what the application measures of each, and the rows of each value of
+    the pipeline's own slices, scored by `sliced`.
 
-    {"length": [{"name": "2 to 9", "rows": 190, "systems": {"transfer": {"value": …}}, …}, …]}
+    {"length": [{"name": "2 to 9", "rows": 190, "systems": {"transfer": {"value": …}}, …}, …],
+     "slice country": [{"name": "de", "rows": 25, …}, …]}
     """
     pipeline = all_rows.pipeline
     metric = pipeline.application.sliced(pipeline.metric)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, values in all_rows.measured.items():
-        third = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)
-        found[name] = [
-            {
-                "name": f"{values[chosen].min():.6g} to {values[chosen].max():.6g}",
-                "rows": int(chosen.sum()),
-                **part(
-                    all_rows,
-                    chosen,
-                    lambda totals: {metric: pipeline.application.scores(totals)[metric]},
-                )[metric],
-            }
-            for chosen in (third == one for one in np.unique(third))
+
+    def scored(name: str, chosen: np.ndarray) -> dict[str, Any]:
+        def scores(totals: np.ndarray) -> dict[str, np.ndarray]:
+            return {metric: pipeline.application.scores(totals)[metric]}
+
+        found = part(all_rows, chosen, scores)[metric]
+        return {"name": name, "rows": int(chosen.sum()), **found}
+
+    thirds = {
+        measure: [
+            scored(f"{values[chosen].min():.6g} to {values[chosen].max():.6g}", chosen)
+            for chosen in in_thirds(values)
         ]
-    return found
+        for measure, values in all_rows.measured.items()
+    }
+    own = {
+        name: [scored(str(value), values == value) for value in np.unique(values)]
+        for name, values in all_rows.named.items()
+    }
+    return {**thirds, **own}
+
+
+def in_thirds(values: np.ndarray) -> Iterator[np.ndarray]:
+    """(N,) which rows are in each third by a value, of which equal ones may leave fewer."""
+    third = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)
+    yield from (third == one for one in np.unique(third))
 
 
 def by_label(all_rows: Compared) -> list[dict[str, Any]]:

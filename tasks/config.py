@@ -192,6 +192,10 @@ class Promotion(Config):
     worst_slice: Annotated[float, Field(gt=0)] | None = None
     """No label, and no third of the rows by length, may lose so much to the champion, beyond doubt;
     null: the margin."""
+    source_drop: Annotated[float, Field(ge=0)] | None = None
+    """How much lower the transfer may score on a source's own test rows than the source's model did
+    before it, in the metric that decides; of sources with the target's labels. null: not asked,
+    which spares the time."""
     calibration_error: Share | None = None
     """How far, on average, the challenger's confidence may be from its accuracy; null: at will."""
     milliseconds: PositiveFloat | None = None
@@ -265,6 +269,17 @@ class Pipeline(Config):
         given = self.promotion.margin
         return MARGIN * self.application.best if given is None else given
 
+    @property
+    def labelled_alike(self) -> tuple[str, ...]:
+        """The sources that are labelled with the target's labels."""
+        kind = self.application.kind
+        return tuple(n for n, d in self.sources.items() if self.task(n) == kind and d.labelled != 0)
+
+    @property
+    def retained(self) -> tuple[str, ...]:
+        """The sources whose scores before and after the transfer are wanted."""
+        return () if self.promotion.source_drop is None else self.labelled_alike
+
     def task(self, domain: str) -> str:
         """The task a domain's labels belong to: the target's, or one of its own."""
         own = self.domains[domain].application
@@ -283,10 +298,7 @@ class Pipeline(Config):
     def sources_share_task(self) -> bool:
         """Whether a source is labelled with the target's labels, so that its model can be tried as
         it is."""
-        return any(
-            self.task(name) == self.application.kind and domain.labelled != 0
-            for name, domain in self.sources.items()
-        )
+        return bool(self.labelled_alike)
 
     def application_of(self, domain: str) -> AnyApplication:
         """What a domain's rows are labelled with."""

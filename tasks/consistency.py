@@ -21,6 +21,8 @@ def check(pipeline: Pipeline) -> None:
     baselines(pipeline)
     target_labels(pipeline)
     early_stopping(pipeline)
+    source_drop(pipeline)
+    slices(pipeline)
     paradigm(pipeline)
     for name in pipeline.domains:
         columns_and_labels(pipeline, name)
@@ -76,6 +78,26 @@ def baselines(pipeline: Pipeline) -> None:
         raise Conflict(
             place, "evaluation.baselines: labelled is 0, so there is no target_only; remove it"
         )
+
+
+def source_drop(pipeline: Pipeline) -> None:
+    """There is a source's model, to answer the source's rows before the transfer and after."""
+    asked = pipeline.promotion.source_drop is not None
+    if asked and not (pipeline.source_training and pipeline.sources_share_task):
+        raise Conflict(
+            ("promotion", "source_drop"),
+            "promotion.source_drop needs source_training, and a source with the target's labels; "
+            "remove it",
+        )
+
+
+def slices(pipeline: Pipeline) -> None:
+    """It is the target's rows that are scored apart."""
+    for name, domain in pipeline.sources.items():
+        if domain.slices:
+            raise Conflict(
+                ("sources", name, "slices"), "slices are of the target's test rows; remove them"
+            )
 
 
 def target_labels(pipeline: Pipeline) -> None:

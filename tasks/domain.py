@@ -58,6 +58,10 @@ class Split(Config):
     """Share of the labelled rows that is kept for early stopping and learning curves."""
 
 
+SLICE = "slice "
+"""What the name of a column begins with in Graft's rows that only tells them apart."""
+
+
 class Domain(Config):
     """Where rows come from, and how they become `text` and `label`."""
 
@@ -94,6 +98,9 @@ class Domain(Config):
     set, and drawn together for every interval."""
     group_separator: str | None = None
     """The group is the column's value up to this: with "_", 12_3 and 12_4 are both of group 12."""
+    slices: tuple[str, ...] = ()
+    """Columns of the target's data, such as a country or a language: the test rows of each value
+    are scored apart, and none may lose much by a promotion (`promotion.worst_slice`)."""
     labelled: Annotated[int, Field(ge=0)] | None = None
     """Use the labels of so many rows only, drawn one by one, of whatever group; the rest of the
     training rows is unlabelled text. 0, for a target: domain adaptation on its text alone."""
@@ -104,6 +111,11 @@ class Domain(Config):
     read_test_text: bool = False
     """The test rows' text, without their labels, is unlabelled text as well (transductive learning,
     as the papers on the Amazon pairs do it): say so where you report the score."""
+
+    @property
+    def slice_columns(self) -> dict[str, str]:
+        """Each column of `slices`, and what a row of Graft's calls it."""
+        return {column: f"{SLICE}{column}" for column in self.slices}
 
     @model_validator(mode="after")
     def ranges_apart(self) -> Self:

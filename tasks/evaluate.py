@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks import pictures, predict, shift, store
 from tasks.comparison import TRANSFER, compare
@@ -24,6 +25,7 @@ def stage(
     split: store.Output,
     learners: Mapping[str, store.Output],
     answers: Mapping[str, store.Output],
+    on_sources: Mapping[tuple[str, str], store.Output],
     start: Origin,
 ) -> Stage:
     """Score every system that answered, and the trivial one where it is asked for.
@@ -33,6 +35,7 @@ def stage(
         split: all domains' rows.
         learners: by system, for their curves; the transfer's features are measured.
         answers: by system, what `tasks.predict` wrote.
+        on_sources: by source and system, the same of the sources' own test rows.
         start: what the transfer started from.
     """
     target = pipeline.target_name
@@ -54,6 +57,9 @@ def stage(
             after = learners[TRANSFER].file("learner") / "backbone"
             shifts = shift.measure(pipeline, split, {"before": start.backbone, "after": after})
         report["shift"] = {moment: found.distance for moment, found in shifts.items()}
+        report["retention"] = {
+            name: retention(pipeline, split, name, on_sources) for name in pipeline.retained
+        }
         report["affinities"] = affinities(learners[TRANSFER])
         report["test_digest"] = split.digest(f"{target}/test.parquet")
         (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
@@ -83,9 +89,29 @@ def stage(
             "transferred": learners[TRANSFER].digest("learner/"),
             **{f"{n} curve": output.digest("metrics.jsonl") for n, output in learners.items()},
             **{f"{name} answers": output.digest(predict.FILE) for name, output in answers.items()},
+            **{
+                f"{name} on {source}": output.digest(predict.FILE)
+                for (source, name), output in on_sources.items()
+            },
         },
         compute,
     )
+
+
+def retention(
+    pipeline: Pipeline,
+    split: store.Output,
+    source: str,
+    answers: Mapping[tuple[str, str], store.Output],
+) -> dict[str, Any]:
+    """What is left of a source: {"rows": 500, "before": {"value": …}, "after": …, "gain": …}."""
+    rows = read_rows(split.file(f"{source}/test.parquet"))
+    said = {name: predict.read(answers[source, name]) for name in ("source_only", TRANSFER)}
+    report = compare(pipeline, said, rows)
+    before, after = (report["systems"][name][pipeline.metric] for name in said)
+    gain = report["gains"]["source_only"]
+    found = {bound: gain[bound] for bound in ("value", "low", "high")}
+    return {"rows": len(rows), "before": before, "after": after, "gain": found}
 
 
 def affinities(learner: store.Output) -> dict[str, float]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.config import Pipeline
+from tasks.domain import SLICE
 from tasks.learning.contracts import Prediction, Row
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def flips(
     application = pipeline.application
     before, after = (own_scores(pipeline, answers, rows) for answers in (champion, challenger))
     difference = after - before
-    names = ["change", "difference", "id", *application.fields, *application.measures(rows[0])]
+    (target,) = pipeline.target.values()
+    slices = target.slice_columns
+    measures = application.measures(rows[0])
+    names = ["change", "difference", "id", *application.fields, *slices.values(), *measures]
     return pd.DataFrame(
         [
             {
@@ -48,6 +52,7 @@ def flips(
                 "difference": float(difference[n]),
                 "id": rows[n]["id"],
                 **{name: rows[n][name] for name in application.fields},
+                **{name: str(rows[n].get(name) or "none") for name in slices.values()},
                 **application.measures(rows[n]),
                 "champion": shown(champion[n]),
                 "challenger": shown(challenger[n]),
@@ -106,6 +111,7 @@ def counts(table: pd.DataFrame) -> dict[str, str]:
     groups = {name: pd.cut(table[name], 3, precision=0) for name in measures}
     if "label" in table:
         groups = {"label": table["label"], **groups}
+    groups |= {name: table[name] for name in table.columns if name.startswith(SLICE)}
     return {
         name: pd.crosstab(group.astype(str), table["change"]).to_html()
         for name, group in groups.items()

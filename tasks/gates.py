@@ -51,8 +51,11 @@ def gates(
         rows: what it was asked.
         champion: what the report calls the one in production; it may not have it.
     """
+    path = tracking.run_file(run, "evaluation/report.json")
+    measured = json.loads(path.read_text(encoding="utf-8"))
     return [
-        negative_transfer(run),
+        negative_transfer(measured),
+        *source_drop(pipeline, measured),
         *worst_slice(pipeline, report, champion),
         calibration(pipeline, challenger.predictions, rows),
         latency(pipeline, challenger.milliseconds),
@@ -62,14 +65,21 @@ def gates(
     ]
 
 
-def negative_transfer(run: str) -> Gate:
+def negative_transfer(measured: Mapping[str, Any]) -> Gate:
     """The challenger is not worse than training on the target alone, as its run measured it."""
-    path = tracking.run_file(run, "evaluation/report.json")
-    gain = json.loads(path.read_text(encoding="utf-8"))["gains"].get("target_only")
+    gain = measured["gains"].get("target_only")
     if gain is None:
         return Gate("no negative transfer", "not measured: the run had no target_only", True)
-    found = f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
-    return Gate("no negative transfer", f"{found} over target_only", gain["high"] >= 0)
+    return Gate("no negative transfer", f"{spread(gain)} over target_only", gain["high"] >= 0)
+
+
+def source_drop(pipeline: Pipeline, measured: Mapping[str, Any]) -> Iterator[Gate]:
+    """What the transfer still knows of each source, as its run measured it."""
+    limit = pipeline.promotion.source_drop or 0
+    for name in pipeline.retained:
+        gain = measured["retention"][name]["gain"]
+        found = f"{spread(gain)} by the transfer, may be {-limit:g}"
+        yield Gate(f"source {name}", found, gain["value"] >= -limit)
 
 
 def worst_slice(pipeline: Pipeline, report: Mapping[str, Any], champion: str) -> Iterator[Gate]:
@@ -89,9 +99,9 @@ def worst_slice(pipeline: Pipeline, report: Mapping[str, Any], champion: str) ->
         sure = {name: gain for name, gain in gains.items() if gain["high"] < 0} or gains
         name = min(sure, key=lambda one: sure[one]["value"])
         worst = sure[name]
-        found = f"{name}: {worst['value']:+.4f} ({worst['low']:+.4f} to {worst['high']:+.4f})"
         passed = worst["high"] >= 0 or worst["value"] >= -limit
-        yield Gate("worst slice", f"{found}, may be {-limit:g} beyond doubt", passed)
+        found = f"{name}: {spread(worst)}, may be {-limit:g} beyond doubt"
+        yield Gate("worst slice", found, passed)
 
 
 def calibration(pipeline: Pipeline, predictions: Sequence[Prediction], rows: Sequence[Row]) -> Gate:
@@ -140,6 +150,11 @@ def licences(pipeline: Pipeline) -> Gate:
     missing = [name for name, licence in said.items() if not licence]
     found = f"unknown: {', '.join(missing)}" if missing else "all known"
     return Gate("licences", found, not missing or pipeline.promotion.licences == "any")
+
+
+def spread(gain: Mapping[str, float]) -> str:
+    """A gain with its interval."""
+    return f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
 
 
 def limited(limit: float | None) -> str:

@@ -43,12 +43,12 @@ SCHEMES = {"M": "I", "E": "I", "L": "I", "S": "B", "U": "B"}
 """What the prefixes of other tagging schemes are in BIO."""
 BLANKS = re.compile(r"\s+")
 WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0+")
-SHAPING = {"format", "header", "columns", "label_rule", "group", "group_separator"}
+SHAPING = {"format", "header", "columns", "label_rule", "group", "group_separator", "slices"}
 """What of a domain's configuration shapes its rows."""
 
 Labels = Mapping[str, Sequence[str | int | bool] | Range]
-GROUP = Rule()
-"""What the group column must be: anything."""
+ANYTHING = Rule()
+"""What the group and the columns of slices must be."""
 
 
 def stage(name: str, domain: Domain, application: Application) -> Stage:
@@ -173,7 +173,8 @@ def ingest(files: Sequence[File], domain: Domain, application: Application, fold
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = ("file", "row", *application.fields, "group", "split")
+    slices = domain.slice_columns.values()
+    names = ("file", "row", *application.fields, "group", *slices, "split")
     columns: dict[str, list[Any]] = {name: [] for name in names}
     left_out = 0
     labels = [f for f, rule in application.fields.items() if rule.values or rule.tags]
@@ -252,7 +253,7 @@ def _spellings(value: str | int | bool) -> tuple[str, ...]:
 def _rows(
     file: File, domain: Domain, application: Application
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Each row's number, and its fields and group as normalised strings."""
+    """Each row's number, and its fields, group and slices as normalised strings."""
     # What unlabelled files say beyond the input is neither to be believed nor to be rejected.
     fields = application.inputs if file.split == "unlabelled" else tuple(application.fields)
     wanted = {field: domain.columns.get(field, field) for field in fields}
@@ -264,7 +265,9 @@ def _rows(
         raise DataError(f"{file.place}: unknown format; accepted: {', '.join(READERS)}, and .gz")
     if domain.header is not None and ending not in HEADERLESS:
         raise ConfigError(f"{file.place}: `header` is for csv, tsv and txt files only")
-    blank = dict.fromkeys((*application.fields, "group"))
+    if file.split != "unlabelled":
+        wanted |= {name: column for column, name in domain.slice_columns.items()}
+    blank = dict.fromkeys((*application.fields, "group", *domain.slice_columns.values()))
     present: dict[str, None] = {}
     count = 0
     for number, record in reader(file, domain.header):
@@ -272,7 +275,7 @@ def _rows(
         present.update(dict.fromkeys(record))
         row: dict[str, str | None] = dict(blank)
         for field, column in wanted.items():
-            value, rule = record.get(column), application.fields.get(field, GROUP)
+            value, rule = record.get(column), application.fields.get(field, ANYTHING)
             if rule.items:
                 value = _joined(value, in_bio if rule.tags else str)
             if rule.several:

@@ -1,4 +1,4 @@
-"""The prediction stage: one learner's answers to the target's test rows, in predictions.jsonl.
+"""The prediction stage: one learner's answers to a domain's test rows, in predictions.jsonl.
 
 It follows from the learner and the rows alone: another metric, or another paradigm beside the same
 baseline, does not ask the learner again.
@@ -18,9 +18,11 @@ from tasks.training import read_rows
 FILE = "predictions.jsonl"
 
 
-def stage(pipeline: Pipeline, split: store.Output, learner: store.Output, name: str) -> Stage:
-    """Ask the system of this name about every test row."""
-    test = f"{pipeline.target_name}/test.parquet"
+def stage(
+    pipeline: Pipeline, split: store.Output, learner: store.Output, name: str, domain: str
+) -> Stage:
+    """Ask the system of this name about every test row of a domain."""
+    test = f"{domain}/test.parquet"
     application = pipeline.application
 
     def compute(folder: Path) -> None:
@@ -37,7 +39,7 @@ def stage(pipeline: Pipeline, split: store.Output, learner: store.Output, name: 
 
     return Stage(
         "predict",
-        name,
+        name if domain == pipeline.target_name else f"{name} on {domain}",
         {"application": application.model_dump(mode="json"), "seed": pipeline.seed},
         {"test": split.digest(test), "learner": learner.digest("learner/")},
         compute,

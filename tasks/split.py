@@ -29,6 +29,8 @@ from tasks.leakage import Leak, Row, find_leaks, leak_report, row_id
 from tasks.learning.contracts import Application
 from tasks.stage import Stage
 
+MOST_SLICES = 20
+"""Values of a column that rows are scored by: of more, each has too few rows to say anything."""
 SETS = ("train", "validation", "test", "unlabelled")
 LEARNED = "learned.txt"
 """Digests of the texts whose labels are learned from or chosen by, of all domains."""
@@ -104,7 +106,8 @@ def split(pipeline: Pipeline, rows: Mapping[str, store.Output], folder: Path) ->
     for name, by_set in sets.items():
         for kind in SETS:
             application = pipeline.application_of(name)
-            _write(by_set[kind], kind, application, folder / name / f"{kind}.parquet")
+            beside = ("group", *pipeline.domains[name].slice_columns.values())
+            _write(by_set[kind], kind, application, beside, folder / name / f"{kind}.parquet")
     learned = {
         text_digest(row["key"])
         for by_set in sets.values()
@@ -225,6 +228,17 @@ def check(
         raise DataRejected(f"{target}: neither it nor a source of its task has labelled rows")
     if not sets[target]["test"]:
         raise DataRejected(f"{target}: no test rows; raise split.test or add a test file")
+    for column, name in pipeline.target[target].slice_columns.items():
+        if (count := len({row[name] for row in sets[target]["test"]})) > MOST_SLICES:
+            raise DataRejected(
+                f"{target}: the test rows have {count} values of '{column}', and slices are of "
+                f"{MOST_SLICES} at most; take it out of slices"
+            )
+    for name in pipeline.retained:
+        if not sets[name]["test"]:
+            raise DataRejected(
+                f"{name}: no test rows, which promotion.source_drop needs; raise split.test"
+            )
     _compare_classes(sets, pipeline)
     _check_needs(sets, pipeline)
 
@@ -283,14 +297,16 @@ def _listed(values: Iterable[str]) -> str:
     return ", ".join(f"'{value}'" for value in sorted(values))
 
 
-def _write(rows: Sequence[Row], kind: str, application: Application, path: Path) -> None:
-    """id, the fields, and the group if there is one; unlabelled rows lose what is not input."""
+def _write(
+    rows: Sequence[Row], kind: str, application: Application, beside: Sequence[str], path: Path
+) -> None:
+    """id, the fields, and what stands beside them; unlabelled rows lose what is not input."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     hidden = set(application.fields) - set(application.inputs) if kind == "unlabelled" else set()
     columns: dict[str, list[str | None]] = {"id": [row_id(row) for row in rows]}
-    for name in (*application.fields, "group"):
+    for name in (*application.fields, *beside):
         columns[name] = [None if name in hidden else row[name] for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([(name, pa.string()) for name in columns])

@@ -259,7 +259,7 @@ def test_the_stage_draws_by_the_seed(causal: Path) -> None:
 
     def drawn(seed: int) -> list[dict[str, Any]]:
         pipeline = Pipeline.model_validate({**document, "seed": seed})
-        planned = predict.stage(pipeline, split, held, "transfer")
+        planned = predict.stage(pipeline, split, held, "transfer", pipeline.target_name)
         output = store.produce(planned.name, planned.key, planned.compute)
         found = predict.read(output)
         shutil.rmtree(output.path)

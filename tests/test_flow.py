@@ -131,6 +131,22 @@ def test_other_resamples_ask_no_learner_again(run: Run) -> None:
     assert computed(cached) == {"evaluate products", "register toy"}
 
 
+def test_what_is_left_of_the_source(run: Run) -> None:
+    """Where a limit is set on it, both models answer the source's own test rows, and nothing is
+    trained anew."""
+    run()
+    result, cached = run("promotion.source_drop=0.5")
+    assert computed(cached) == {
+        "predict source_only on movies", "predict transfer on movies", "evaluate products",
+        "register toy",
+    }  # fmt: skip
+    found = result["evaluation"]["retention"]["movies"]
+    assert found["before"]["value"] > 0.8
+    lost = found["after"]["value"] - found["before"]["value"]
+    assert found["gain"]["value"] == pytest.approx(lost)
+    assert found["rows"] > 10
+
+
 def test_one_target_row_leaves_the_source_alone(run: Run, project: Path) -> None:
     """A changed target row reruns the target's stages and not the source's."""
     run()

@@ -75,6 +75,34 @@ def test_a_label_of_few_rows_is_not_judged() -> None:
     assert "label negative" not in gate.found
 
 
+def test_a_value_of_a_column_that_is_lost() -> None:
+    """The 30 rows of a country, all of them wrong."""
+    document = pipeline().model_dump(mode="json")
+    document["target"]["products"]["slices"] = ["country"]
+    own = resolve(json.dumps(document))
+    rows = [{**row, "slice country": "de" if n < 30 else "fr"} for n, row in enumerate(ROWS)]
+    found = {"champion": answers(range(0)), "challenger": answers(range(30))}
+    report = compare(own, found, rows, "challenger")
+    assert [(p["name"], p["rows"]) for p in report["slices"]["slice country"]] == [
+        ("de", 30), ("fr", 270)
+    ]  # fmt: skip
+    (gate,) = gates.worst_slice(own, report, "champion")
+    assert gate.found.startswith("slice country de: -1.0000 (-1.0000 to -1.0000)")
+    assert not gate.passed
+
+
+def test_what_is_left_of_a_source() -> None:
+    """Three points less than before, of which five may be lost but not two."""
+    gain = {"value": -0.03, "low": -0.05, "high": -0.01}
+    for limit, passed in ((0.02, False), (0.05, True)):
+        made = pipeline(source_drop=limit)
+        (gate,) = gates.source_drop(made, {"retention": {"movies": {"gain": gain}}})
+        assert gate.name == "source movies"
+        assert gate.found.startswith("-0.0300 (-0.0500 to -0.0100) by the transfer, may be -0.0")
+        assert gate.passed == passed
+    assert not list(gates.source_drop(pipeline(), {}))
+
+
 def test_calibration() -> None:
     """Who is right of 9 in 10 and says 0.9 is calibrated; right of all is 0.1 off."""
     ninety = gates.calibration(pipeline(calibration_error=0.05), answers(range(30)), ROWS)

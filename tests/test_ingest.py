@@ -78,6 +78,17 @@ def test_parquet(tmp_path: Path, classification: TextClassification) -> None:
     assert [(row["row"], row["text"]) for row in found] == [(1, "Great picture!")]
 
 
+def test_slices(tmp_path: Path, classification: TextClassification) -> None:
+    """A column that rows are told apart by is kept as it is; unlabelled rows need none."""
+    told = {"text": "Great picture!", "label": "positive", "stars": 5.0}
+    (tmp_path / "train.jsonl").write_text(json.dumps(told))
+    (tmp_path / "unlabelled.jsonl").write_text('{"text": "Dull."}')
+    found, _ = rows(tmp_path, classification, slices=("stars",))
+    assert [row["slice stars"] for row in found] == ["5", None]
+    says = refused(tmp_path / "train.jsonl", classification, slices=("country",))
+    assert "no column 'country'" in says
+
+
 def test_quotes(tmp_path: Path, classification: TextClassification) -> None:
     """CSV cells may hold commas, line ends and quotes; in TSV a quote is a character."""
     (tmp_path / "a.csv").write_text('text,label\n"one, ""two""\nthree",x\nfour,y\n')

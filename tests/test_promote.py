@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tasks import registry, store, tracking
 from tasks.errors import ConfigError, DataRejected, SourceUnavailable
 from tasks.ledger import Entry, Ledger, roll_back
 from tasks.load import load
-from tests.project import write_promotable_project
+from tests.project import write_promotable_project, write_rows
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +102,28 @@ def test_ten_times_the_labels_then_the_seed_then_shuffled_labels() -> None:
         assert len(table) == said["report"]["rows"]
         accuracy = (table["predicted_label"] == table["label"]).mean()
         assert accuracy == pytest.approx(said["report"]["systems"][role]["accuracy"]["value"])
+
+
+def test_slices_and_sources_of_a_users_choice() -> None:
+    """Countries are judged apart, and so is what is left of the source."""
+    folder = Path("countries")
+    folder.mkdir()
+    for part in ("train", "test"):
+        rows = [json.loads(line) for line in (Path("own") / f"{part}.jsonl").open()]
+        told = [{**row, "country": ("de", "fr")[n // 2 % 2]} for n, row in enumerate(rows)]
+        write_rows(folder / f"{part}.jsonl", told)
+    asked = ("target.products.slices=[country]", "promotion.source_drop=1")
+    challenge("sliced", *asked, labelled=24, path="countries")
+    promoted("sliced")
+    challenge("sliced", *asked, path="countries")
+    said, entry = promoted("sliced")
+    assert entry.decision == "promoted"
+    assert [part["name"] for part in said["report"]["slices"]["slice country"]] == ["de", "fr"]
+    (gate,) = (gate for gate in said["gates"] if gate["name"] == "source movies")
+    assert gate["passed"]
+    flips = pd.read_parquet(tracking.run_file(str(entry.run), "flips.parquet"))
+    assert set(flips["slice country"]) == {"de", "fr"}
+    assert "By slice country" in tracking.run_file(str(entry.run), "flips.html").read_text()
 
 
 def test_rows_that_the_champion_learned_from_are_left_out() -> None:

@@ -49,7 +49,8 @@ def made(domain: str, count: int, **extra: Any) -> Rows:
 def validated(rows: Rows) -> store.Output:
     def compute(folder: Path) -> None:
         whole = [{"file": "data.jsonl", "group": None, "split": None, **row} for row in rows]
-        names = ("file", "row", "text", "label", "group", "split")
+        own = (name for name in rows[0] if name.startswith("slice "))
+        names = ("file", "row", "text", "label", "group", *own, "split")
         types = [(name, pa.int64() if name == "row" else pa.string()) for name in names]
         pq.write_table(pa.Table.from_pylist(whole, pa.schema(types)), folder / "rows.parquet")
 
@@ -136,6 +137,24 @@ def test_labelled_rows_are_of_many_groups() -> None:
     found = sets(run(pipeline(chosen), made("movies", 100), products), "products")
     assert len(found["train"]) == 20
     assert len({row["group"] for row in found["train"]}) > 10
+
+
+def test_too_many_slices() -> None:
+    """A column of names has a value a row, and no row tells a score."""
+    products = [{**row, "slice name": f"n{row['row']}"} for row in made("products", 200)]
+    with pytest.raises(DataRejected, match="values of 'name', and slices are of 20 at most"):
+        run(pipeline({"slices": ["name"]}), made("movies", 100), products)
+    few = [{**row, "slice name": f"n{row['row'] % 3}"} for row in products]
+    found = sets(run(pipeline({"slices": ["name"]}), made("movies", 100), few), "products")
+    assert {row["slice name"] for row in found["test"]} == {"n0", "n1", "n2"}
+
+
+def test_a_source_without_test_rows_that_is_to_be_scored() -> None:
+    """The limit on what may be lost of it could not be judged."""
+    config = pipeline(split={"test": 0})
+    promotion = config.promotion.model_copy(update={"source_drop": 0.1})
+    with pytest.raises(DataRejected, match="movies: no test rows, which promotion"):
+        run(config.model_copy(update={"promotion": promotion}), made("movies", 100), made("p", 100))
 
 
 def test_same_text_same_side() -> None:
