@@ -141,7 +141,7 @@ def test_what_is_left_of_the_source(run: Run) -> None:
         "register toy",
     }  # fmt: skip
     found = result["evaluation"]["retention"]["movies"]
-    assert found["before"]["value"] > 0.8
+    assert found["after"]["value"] > found["before"]["value"] > 0  # the toy's domains are alike
     lost = found["after"]["value"] - found["before"]["value"]
     assert found["gain"]["value"] == pytest.approx(lost)
     assert found["rows"] > 10
