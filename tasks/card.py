@@ -11,6 +11,10 @@ from tasks.config import Pipeline
 from tasks.domain import Domain
 
 UNKNOWN = "unknown"
+THREAD_WATTS = 12
+"""What a core draws whose kind is not known; Lannelongue et al. 2021, the tool's default."""
+GRAMS = 475
+"""CO₂e of a kWh, the world's mean of 2019 (International Energy Agency)."""
 
 
 def card(
@@ -123,7 +127,21 @@ def making(pipeline: Pipeline, trained: Mapping[str, Any], run: str) -> Iterator
     yield (
         f"- the last training: {trained['seconds']:.0f} s, {trained['steps']} steps, "
         f"{trained['parameters']:,} weights, in {trained['precision']} on {trained['device']} of "
-        f"{provenance.hardware()}; what that took in energy was not measured"
+        f"{provenance.hardware()}"
     )
+    yield carbon(trained)
     yield f"- read at most {pipeline.application.maximum_tokens} tokens of a text"
     yield f"- the same again: `graft run --from-run {run}`"
+
+
+def carbon(trained: Mapping[str, Any]) -> str:
+    """What the last training took in energy and carbon, reckoned from its time."""
+    graphics = 0.0 if trained["device"] == "cpu" else provenance.graphics_watts()
+    if graphics is None:
+        return "- energy and carbon: not reckoned, the device does not say what it draws"
+    watts = trained["threads"] * THREAD_WATTS + graphics
+    hours = trained["seconds"] / 3600
+    return (
+        f"- reckoned, not measured: {watts * hours:.2g} Wh at {watts:.0f} W, "
+        f"{watts * hours / 1000 * GRAMS:.2g} g CO₂e at {GRAMS} g a kWh, the world's mean"
+    )

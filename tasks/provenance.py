@@ -39,6 +39,15 @@ def hardware() -> str:
     return f"{name} x {os.cpu_count()}" + (f", {gpu}" if gpu else "")
 
 
+def graphics_watts() -> float | None:
+    """What the GPU may draw at most, if it says so."""
+    said = _output("nvidia-smi", "--query-gpu=power.limit", "--format=csv,noheader,nounits")
+    try:
+        return float(said.splitlines()[0])
+    except (IndexError, ValueError):
+        return None
+
+
 def serving_requirements() -> list[str]:
     """Pinned versions of what the registered model imports."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in SERVED_WITH]

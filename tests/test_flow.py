@@ -85,6 +85,7 @@ def test_a_run_measures_and_registers(run: Run) -> None:
     assert str(version.version) == result["registration"]["version"]
     assert "| products (target) | 24 | 0 |" in version.description
     assert "licence unknown" in version.description
+    assert "- reckoned, not measured: " in version.description
     assert f"graft run --from-run {result['run']}" in version.description
     parent = client.get_run(result["run"])
     assert parent.info.status == "FINISHED"
