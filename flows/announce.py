@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect.events import emit_event
 
-from tasks.ledger import Entry
+from tasks.history import Entry
 
 
 def announce(model: str, entry: Entry) -> None:

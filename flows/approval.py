@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from flows.server import TEMPORARY
 from tasks import progress
 from tasks.errors import ConfigError, SourceUnavailable, Unreachable
-from tasks.ledger import Decision
+from tasks.history import Decision
 
 POLL_EVERY = 3
 """Seconds between two looks whether someone has answered."""

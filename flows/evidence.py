@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.console import console
-from tasks.ledger import Entry
+from tasks.history import Entry
 
 NAMES = ("champion", "challenger")
 

@@ -1,4 +1,4 @@
-"""What became of each version of a model: an append-only history, kept in MLflow beside it.
+"""The history of a registered model (history.py), append-only, kept in MLflow beside it.
 
     entry n = {what was decided, by whom, why, on what evidence, hash of entry n − 1}
     champion = `champion` of the last entry; the registry's alias follows it
@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 from tasks import store
 from tasks.errors import LedgerError, SourceUnavailable
+from tasks.history import FIRST, Entry, Standing, champions, faults, rolled_back
 from tasks.registry import alias_version, registered, registered_since
 from tasks.tracking import connect, refusals_named, run_file
 
 CHAMPION = "champion"
-FIRST = "0" * 64
-"""What the first entry has for the hash of the one before it."""
 LONGEST = 5000
 """Letters of an entry; of more than 6,000 MLflow would keep the first, and say nothing."""
 PATIENCE = 10.0
@@ -33,51 +31,6 @@ TRIES = 100
 """Moves of the alias, each undone by another process, after which something else is wrong."""
 TAG = "graft.ledger"
 """What the run that has the entries is known by."""
-
-Decision = Literal["promoted", "equivalent", "rejected", "rolled_back"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One decision."""
-
-    number: int
-    """1, 2, …"""
-    at: str
-    """When: 2026-11-26T14:45:03Z."""
-    decision: Decision
-    """What was decided."""
-    version: str
-    """On which version of the model."""
-    champion: str | None
-    """Which version is in production from now on."""
-    previous: str | None
-    """Which one was before."""
-    by: str
-    """Who decided: a person's name, or `graft` where evidence alone did."""
-    because: str
-    """Why, in a sentence."""
-    frozen: str | None
-    """Digest of the test rows that both were scored on."""
-    evidence: str | None
-    """Digest of evidence.json in the MLflow run `run`."""
-    run: str | None
-    """The MLflow run that has the evidence."""
-    before: str
-    """Hash of the entry before."""
-
-    @property
-    def hash(self) -> str:
-        """sha256 over everything above."""
-        return store.digest(asdict(self))
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Which version is in production, and since which entry: 0 where the alias was set by hand."""
-
-    version: str | None
-    since: int
 
 
 class Ledger:
@@ -311,35 +264,6 @@ def roll_back(model: str, to: str | None, by: str, because: str) -> Entry:
         evidence=None,
         run=None,
     )
-
-
-def champions(entries: Sequence[Entry]) -> list[str]:
-    """Versions that were in production, the last first."""
-    told = [version for entry in entries for version in (entry.previous, entry.champion)]
-    return list(dict.fromkeys(version for version in reversed(told) if version))
-
-
-def rolled_back(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Version -> the entry that took it out of production, unless another brought it back."""
-    found: dict[str, Entry] = {}
-    for entry in entries:
-        if entry.decision == "rolled_back" and entry.previous:
-            found[entry.previous] = entry
-            found.pop(str(entry.champion), None)
-    return found
-
-
-def faults(entries: Sequence[Entry]) -> list[str]:
-    """What is wrong with a history: entries that were changed or are missing."""
-    found: list[str] = []
-    before = FIRST
-    for number, entry in enumerate(entries, 1):
-        if entry.number != number:
-            return [*found, f"entry {number} is missing"]
-        if entry.before != before:
-            found.append(f"entry {number - 1} was changed after entry {number} was written")
-        before = entry.hash
-    return found
 
 
 def _digest(run: str) -> str | None:

@@ -25,8 +25,9 @@ from tasks.config import Pipeline
 from tasks.errors import ConfigError, DataRejected, SourceUnavailable
 from tasks.evaluate import write_predictions
 from tasks.gates import Measured, gates
+from tasks.history import Decision, Entry, Standing, rolled_back
 from tasks.learning.contracts import Application, Row
-from tasks.ledger import CHAMPION, Decision, Entry, Ledger, Standing, rolled_back
+from tasks.ledger import CHAMPION, Ledger
 from tasks.load import resolve
 from tasks.training import LOADING_FAILS, read_rows
 from tasks.verdict import Verdict, verdict

@@ -12,7 +12,8 @@ import pytest
 
 from tasks import registry, store, tracking
 from tasks.errors import ConfigError, DataRejected, SourceUnavailable
-from tasks.ledger import Entry, Ledger, roll_back
+from tasks.history import Entry
+from tasks.ledger import Ledger, roll_back
 from tasks.load import load
 from tests.project import write_promotable_project, write_rows
 

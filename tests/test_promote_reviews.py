@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tasks.ledger import Entry, Ledger
+from tasks.history import Entry
+from tasks.ledger import Ledger
 from tasks.load import load, resolve
 from tests.conftest import PIPELINES
 from tests.project import write_rows
