@@ -247,6 +247,7 @@ def serve(
     Whoever can reach it may ask: it is for this machine alone, unless --host
     says otherwise (0.0.0.0: for all).
     """
+    check_home()
     log_to_stderr()
     logger.info("%s: loading the champion …", name)
     from flows.serve import serve as serving
@@ -288,7 +289,10 @@ def approve(
     from flows.approval import answer
 
     answer(run, not reject, by or getpass.getuser(), because)
-    console.print("Answered; if the flow still runs, graft history soon has what came of it.")
+    console.print(
+        "Answered; if the flow still runs, graft history soon has what came of it. "
+        "Of several answers the first counts."
+    )
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from flows.console import console
 from tasks.history import Entry
 
 NAMES = ("champion", "challenger")
+
+MARKUP = re.compile(r"[\\`*_\[\]!|#]")
+"""What Markdown reads as more than itself."""
 
 
 def rows(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -69,21 +73,26 @@ def markdown(said: Mapping[str, Any], run: str, address: str | None) -> str:
     name = f"`{details(said)}`"
     link = f"[{name}]({address})" if address else name
     lines = [
-        f"**{said['model']}**, version {said['challenger']}{against}: "
-        f"**{said['verdict']['decision']}**, {said['verdict']['reason']}",
+        f"**{plain(said['model'])}**, version {said['challenger']}{against}: "
+        f"**{said['verdict']['decision']}**, {plain(said['verdict']['reason'])}",
         "",
         f"| | version | {metric} | {confidence:.0%} interval |",
         "|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows(said)),
         "",
         *(
-            f"- **{gate['name']}** {passed(gate)}: {html.escape(gate['found'])}"
+            f"- **{plain(gate['name'])}** {passed(gate)}: {plain(gate['found'])}"
             for gate in said["gates"]
         ),
         f"- {tested(said)}",
         f"- {what}: {link} in MLflow run `{run}`",
     ]
     return "\n".join(lines) + "\n"
+
+
+def plain(text: str) -> str:
+    """A text that Markdown shows as it is: a label or a name is no markup."""
+    return MARKUP.sub(r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
 
 
 def details(said: Mapping[str, Any]) -> str:

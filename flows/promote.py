@@ -54,6 +54,6 @@ def promote(model: str) -> dict[str, Any]:
     announce(model, entry)
     create_markdown_artifact(
         key=f"{model.lower().replace('_', '-')}-promotion",
-        markdown=f"{shown}- {evidence.outcome(entry)}\n",
+        markdown=f"{shown}- {evidence.plain(evidence.outcome(entry))}\n",
     )
     return {"evidence": said, "entry": vars(entry)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -14,15 +15,18 @@ import time
 import uvicorn
 
 from flows.console import console
-from flows.service import Service, application
+from flows.service import WAITING, Service, application
 from tasks.champion import Precision
 from tasks.errors import ConfigError
 from tasks.progress import logger
+from tasks.tracking import without_credentials
 
 SECONDS = 3.0
 """Between two looks at the registry."""
 AFTER_FAILURE = 30.0
-"""Until the next one: loading a model that cannot be loaded takes its time, too."""
+"""Until the next one: loading a model that cannot be loaded takes its time, too. Twice as long
+after each failure more, up to five minutes."""
+LONGEST = 300.0
 GRACE = 25
 """Seconds in which requests must end once the server is told to; Kubernetes gives 30."""
 KEPT = 75
@@ -37,6 +41,8 @@ def serve(name: str, host: str, port: int, precision: Precision) -> None:
         SourceUnavailable: no such model, no champion, or it cannot be loaded.
         TrackingError: MLflow does not answer.
     """
+    for library in ("asyncio", "mlflow", "uvicorn"):  # what they have to say is told otherwise
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     listener = listen(host, port)
     service = Service(name, precision)
     config = uvicorn.Config(
@@ -45,6 +51,7 @@ def serve(name: str, host: str, port: int, precision: Precision) -> None:
         ws="none",
         log_config=None,
         access_log=False,
+        backlog=WAITING,
         server_header=False,
         timeout_keep_alive=KEPT,
         timeout_graceful_shutdown=GRACE,
@@ -78,10 +85,11 @@ class Follower:
         except Exception as error:  # the process ends with it, whatever it is
             self.refused, self.server.should_exit = error, True
             return
-        last = ""
+        last, pause = "", SECONDS
         while True:
-            time.sleep(AFTER_FAILURE if last else SECONDS)
+            time.sleep(pause)
             last = self.look(last)
+            pause = min(max(AFTER_FAILURE, 2 * pause), LONGEST) if last else SECONDS
 
     def look(self, last: str) -> str:
         """Look once. What is wrong, "" for nothing, is told if it is not what was `last` wrong."""
@@ -91,10 +99,12 @@ class Follower:
             if new := self.service.look():
                 logger.info("%s: version %s is served now", new.name, new.version)
         except Exception as error:  # whatever it is, what is served goes on
-            wrong = " ".join(str(error).split())
+            wrong = " ".join(without_credentials(str(error)).split())
             if wrong != last:
                 logger.warning("%s; version %s is served as before", wrong, before.version)
             return wrong
+        if last and not new:
+            logger.info("%s: version %s is the champion, and served", before.name, before.version)
         return ""
 
     def announce(self) -> None:
@@ -104,8 +114,11 @@ class Follower:
         row = dict.fromkeys(champion.columns, "Superb.")
         body = shlex.quote(json.dumps({"dataframe_records": [row]}))
         kind = "'content-type: application/json'"
-        console.print(f"{champion.name} version {champion.version} is served at {self.url}")
-        console.print(f"curl {self.url}/invocations -H {kind} -d {body}", soft_wrap=True)
+        for line in (
+            f"{champion.name} version {champion.version} is served at {self.url}",
+            f"curl {self.url}/invocations -H {kind} -d {body}",
+        ):
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -114,6 +127,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the port is taken or not allowed, or the host is not one of this machine's.
     """
+    if not host:
+        raise ConfigError("--host: name an address to listen at; 0.0.0.0 are all of this machine's")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)

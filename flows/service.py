@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from tasks.champion import Champion, Precision, champion_version, load_champion
 from tasks.progress import logger
 from tasks.request import Refused, requested
+from tasks.tracking import without_credentials
 
 BYTES = 1_000_000
 """Of a body."""
@@ -37,7 +38,9 @@ class Service:
         """Nothing is served before `look`."""
         self.name, self.precision = name, precision
         self.champion: Champion | None = None
+        self._served: tuple[str, int] | None = None
         self._waiting = 0
+        self._turn = asyncio.Lock()
         self._threads = ThreadPoolExecutor(1, "predict")
 
     def look(self) -> Champion | None:
@@ -49,17 +52,19 @@ class Service:
             SourceUnavailable: there is none, or it cannot be loaded.
             TrackingError: MLflow does not answer.
         """
-        version = champion_version(self.name)
-        if self.champion and self.champion.version == version:
+        found = champion_version(self.name)
+        if found == self._served:
             return None
+        version, _ = found
         self.champion = load_champion(self.name, version, self.precision)
+        self._served = found
         return self.champion
 
     async def invocations(self, request: Request) -> Response:
         """Answer a request, or say why not."""
         try:
             body = await read(request)
-            return await self._in_turn(body)
+            return await self._in_turn(request, body)
         except Refused as refused:
             return refusal(refused.status, refused.message)
         except ClientDisconnect:
@@ -67,17 +72,20 @@ class Service:
         except asyncio.CancelledError:  # its grace is over
             return refusal(503, "the server was stopped before this was answered; try again")
         except Exception as error:
-            said = " ".join(str(error).split())
+            said = " ".join(without_credentials(str(error)).split())
             logger.warning("a request failed: %s: %s", type(error).__name__, said)
             return refusal(500, "the model failed at this request; the server's log says how")
 
-    async def _in_turn(self, body: bytes) -> Response:
+    async def _in_turn(self, request: Request, body: bytes) -> Response:
         if self._waiting >= WAITING:
             raise Refused(503, "too many requests are waiting; try again in a second")
         self._waiting += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._answer, body)
+            async with self._turn:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, self._answer, body)
         finally:
             self._waiting -= 1
 
@@ -148,7 +156,6 @@ def application(service: Service) -> FastAPI:
         exception_handlers={404: no_such_path, 405: no_such_method},
     )
     made.add_api_route("/invocations", service.invocations, methods=["POST"])
-    made.add_api_route("/ready", service.ready, methods=["GET"])
-    for path in ("/health", "/ping"):
-        made.add_api_route(path, alive, methods=["GET"])
+    for path, told in (("/ready", service.ready), ("/health", alive), ("/ping", alive)):
+        made.add_api_route(path, told, methods=["GET", "HEAD"])
     return made

@@ -10,14 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from tasks import promote, registry, tracking
 from tasks.comparison import compare
-from tasks.errors import SourceUnavailable
+from tasks.errors import GraftError, SourceUnavailable
 from tasks.ledger import CHAMPION
 from tasks.load import resolve
 from tasks.progress import logger
+from tasks.tracking import without_credentials
 from tasks.training import read_rows
 from tasks.verdict import Verdict, verdict
 
@@ -43,15 +46,16 @@ class Champion:
     model: ServedModel
 
     def answer(self, rows: Sequence[Mapping[str, str]]) -> str:
-        """JSON, an object a row, as `graft predict --json` prints them."""
+        """JSON, an object a row: what `graft predict --json` prints beside the row itself."""
         import pandas as pd
 
         table = self.model.predict(pd.DataFrame(rows, columns=list(self.columns)))
         return str(table.to_json(orient="records", force_ascii=False))
 
 
-def champion_version(name: str) -> str:
-    """Which version is in production.
+def champion_version(name: str) -> tuple[str, int]:
+    """Which version is in production, and when its model was made: a model that is made anew under
+    the same name counts from 1 again.
 
     Raises:
         SourceUnavailable: no such model, or it has no champion.
@@ -62,7 +66,7 @@ def champion_version(name: str) -> str:
         raise SourceUnavailable(
             f"model '{name}' has no champion; graft promote {name} may make its challenger one"
         )
-    return version
+    return version, registry.registered_since(name)
 
 
 def load_champion(name: str, version: str, wanted: Precision) -> Champion:
@@ -74,24 +78,35 @@ def load_champion(name: str, version: str, wanted: Precision) -> Champion:
     from tasks.learning.serving import ServedModel
 
     try:
-        folder = registry.download_model(f"models:/{name}/{version}")
-        model, precision = ServedModel(folder), wanted
-        if wanted == "bfloat16":
-            judged = judge(name, version, model)
-            if judged.decision == "reject":
+        with TemporaryDirectory() as copied:
+            folder = registry.download_model(f"models:/{name}/{version}", Path(copied))
+            model, precision = ServedModel(folder), wanted
+            if wanted == "bfloat16" and not as_good(name, version, model):
+                del model  # two in memory are enough
                 model, precision = ServedModel(folder), "float32"
-            found = f"bfloat16 over float32: {judged.reason}"
-            logger.info("%s: version %s in %s; %s", name, version, precision, found)
         columns = model.application.request
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         champion = Champion(name, version, precision, since, columns, model)
         champion.answer([dict.fromkeys(columns, GREETING)])
     except Exception as error:  # a damaged model may raise anything
-        first = " ".join(str(error).split())[:200]
+        first = " ".join(without_credentials(str(error)).split())[:200]
+        told = first if isinstance(error, GraftError) else f"{type(error).__name__}: {first}"
         raise SourceUnavailable(
-            f"model '{name}': version {version} cannot be loaded ({first})"
+            f"model '{name}': version {version} cannot be loaded ({told})"
         ) from error
     return champion
+
+
+def as_good(name: str, version: str, model: ServedModel) -> bool:
+    """Whether bfloat16 is to be served; the log says why or why not."""
+    try:
+        judged = judge(name, version, model)
+    except SourceUnavailable as error:
+        judged = Verdict("reject", str(error))
+    good = judged.decision != "reject"
+    found = f"bfloat16 over float32: {judged.reason}"
+    logger.info("%s: version %s in %s; %s", name, version, "bfloat16" if good else "float32", found)
+    return good
 
 
 def judge(name: str, version: str, model: ServedModel) -> Verdict:

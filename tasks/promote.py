@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -138,14 +139,16 @@ def asked(found: Contest, version: str) -> Measured:
     from tasks.learning.prediction import predict
     from tasks.learning.serving import ServedModel
 
-    folder = registry.download_model(f"models:/{found.model}/{version}")
-    try:
-        served = ServedModel(folder)
-    except (*LOADING_FAILS, ValidationError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise SourceUnavailable(
-            f"model '{found.model}': version {version} cannot be loaded ({first})"
-        ) from error
+    with TemporaryDirectory() as copied:
+        folder = registry.download_model(f"models:/{found.model}/{version}", Path(copied))
+        files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        try:
+            served = ServedModel(folder)
+        except (*LOADING_FAILS, ValidationError) as error:
+            first = " ".join(str(error).split())[:200]
+            raise SourceUnavailable(
+                f"model '{found.model}': version {version} cannot be loaded ({first})"
+            ) from error
     wanted, has = found.pipeline.application, served.application
     if (has.kind, has.labels) != (wanted.kind, wanted.labels):
         raise ConfigError(
@@ -156,7 +159,6 @@ def asked(found: Contest, version: str) -> Measured:
     torch.manual_seed(found.pipeline.seed)  # where words are drawn
     predictions = predict(served.learner, has.kind, found.rows, supervised=True)
     times = latencies(served, found.rows) if version == found.challenger else []
-    files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return Measured(predictions, times, sum(files) / 1e6)
 
 

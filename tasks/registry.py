@@ -8,7 +8,7 @@ from typing import Any
 from tasks import provenance
 from tasks.errors import SourceUnavailable
 from tasks.learning.contracts import Application
-from tasks.tracking import Tracker, connect
+from tasks.tracking import Tracker, connect, without_credentials
 
 DESCRIPTION = 4900
 """Letters that MLflow keeps of a version's description, on whatever database (it has 5,000)."""
@@ -70,21 +70,27 @@ def run_of(model: str, version: str) -> str:
         ) from error
 
 
-def download_model(uri: str) -> Path:
+def download_model(uri: str, into: Path | None = None) -> Path:
     """The data folder of a model that Graft registered: `models:/NAME@ALIAS` or `models:/NAME/3`.
 
+    Args:
+        uri: which.
+        into: a folder to copy it to; None: it is read where it lies, or, if that is another
+            machine, copied to a temporary folder that stays.
+
     Raises:
-        SourceUnavailable: no such model or version.
+        SourceUnavailable: no such model or version, or it cannot be had.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     connect()
+    place = str(into) if into else None
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(uri))
+        folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=place))
     except (MlflowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise SourceUnavailable(f"{uri}: not in the registry ({first})") from error
+        first = without_credentials(str(error)).splitlines()[0]
+        raise SourceUnavailable(f"{uri}: cannot be had from the registry ({first})") from error
     model = folder / "data" / "model"
     if not model.is_dir():
         raise SourceUnavailable(f"{uri}: not a model that Graft registered")

@@ -48,8 +48,6 @@ def requested(body: bytes, columns: Sequence[str]) -> list[dict[str, str]]:
         raise Refused(400, f"the body must be an object like {like}")
     if not rows:
         raise Refused(400, "there is no row to answer")
-    if len(rows) > ROWS:
-        raise Refused(413, f"{len(rows)} rows; a request may have {ROWS}: send several")
     return [_texts(row, columns, number) for number, row in enumerate(rows, 1)]
 
 
@@ -57,19 +55,28 @@ def _rows(given: Any) -> Sequence[Any] | None:
     """A row each, whatever it may be yet; None: in no form that is known."""
     match given:
         case {"dataframe_records": [*rows]} | {"instances": [*rows]}:
-            return rows
+            return _few(rows)
         case {"dataframe_split": {"columns": [*names], "data": [*rows]}}:
-            return [dict(_paired(names, row)) for row in rows]
+            if not all(isinstance(name, str) for name in names):
+                raise Refused(400, "dataframe_split: every column's name must be a text")
+            return [_paired(names, row) for row in _few(rows)]
         case {"inputs": dict(columns)}:
             return [dict(zip(columns, values, strict=True)) for values in _across(columns)]
     return None
 
 
-def _paired(names: Sequence[Any], row: Any) -> list[tuple[Any, Any]]:
-    """Each value of a row with its column's name."""
+def _few(rows: Sequence[Any]) -> Sequence[Any]:
+    """As they are, if they are not too many; asked before anything is made of each."""
+    if len(rows) > ROWS:
+        raise Refused(413, f"{len(rows)} rows; a request may have {ROWS}: send several")
+    return rows
+
+
+def _paired(names: Sequence[str], row: Any) -> dict[str, Any]:
+    """Each value of a row by its column's name."""
     if not isinstance(row, list) or len(row) != len(names):
         raise Refused(400, f"dataframe_split: every row of 'data' must have {len(names)} values")
-    return [(str(name), value) for name, value in zip(names, row, strict=True)]
+    return dict(zip(names, row, strict=True))
 
 
 def _across(columns: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -77,7 +84,7 @@ def _across(columns: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     lists = list(columns.values())
     if not all(isinstance(one, list) and len(one) == len(lists[0]) for one in lists):
         raise Refused(400, "inputs: every column must be a list, and all as long as one another")
-    return list(zip(*lists, strict=True))
+    return list(zip(*map(_few, lists), strict=True))
 
 
 def _texts(row: Any, columns: Sequence[str], number: int) -> dict[str, str]:

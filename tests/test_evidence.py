@@ -37,6 +37,9 @@ def test_markdown_links_what_has_an_address() -> None:
     shown = markdown(said("1"), "run", "http://mlflow/flips.html")
     assert "Rows that change: [`flips.html`](http://mlflow/flips.html) in MLflow run `run`" in shown
     assert "- **worst slice** shut: label &lt;b&gt;: -1" in shown
+    gate = {"name": "worst slice", "found": "label [yes](http://evil)\n# so", "passed": True}
+    shown = markdown({**said("1"), "gates": [gate]}, "run", None)
+    assert "passed: label \\[yes\\](http://evil) \\# so\n" in shown
     assert "Every answer: `predictions` in MLflow run `run`" in markdown(said(None), "run", None)
 
 

@@ -26,7 +26,7 @@ from fastapi.testclient import TestClient
 from benchmarks.serving import JSON, ask, clients
 from flows import service as serving
 from flows.answers import answers
-from flows.serve import SECONDS, Follower
+from flows.serve import Follower
 from flows.service import Service, application
 from tasks import registry
 from tasks.champion import Champion, load_champion
@@ -34,7 +34,7 @@ from tasks.errors import SourceUnavailable
 from tasks.learning.applications import AnyApplication
 from tasks.learning.learner import new_learner
 from tasks.learning.serving import ServedModel, describe
-from tasks.ledger import roll_back
+from tasks.ledger import Ledger
 from tasks.request import requested
 from tasks.verdict import Verdict
 from tests.project import command, environment, graft, write_promotable_project
@@ -92,11 +92,11 @@ def test_answers(client: TestClient) -> None:
 def test_forms() -> None:
     """The four ways to say the same; columns that nobody asked for are left out."""
     rows = [{"text": "a", "id": 1}, {"text": "b", "id": 2}]
-    split = {"columns": ["id", "text"], "data": [[1, "a"], [2, "b"]], "index": [0, 1]}
+    table = {"columns": ["id", "text"], "data": [[1, "a"], [2, "b"]], "index": [0, 1]}
     for given in (
         {"dataframe_records": rows},
         {"instances": rows},
-        {"dataframe_split": split},
+        {"dataframe_split": table},
         {"inputs": {"text": ["a", "b"], "id": [1, 2]}},
     ):
         found = requested(json.dumps(given).encode(), ["text"])
@@ -114,6 +114,10 @@ def records(*rows: Any) -> str:
     return json.dumps({"dataframe_records": rows})
 
 
+def split(columns: list[Any], rows: list[Any]) -> str:
+    return json.dumps({"dataframe_split": {"columns": columns, "data": rows}})
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
@@ -126,6 +130,9 @@ def records(*rows: Any) -> str:
         ('{"dataframe_split": {"columns": ["text"], "data": ["a"]}}', 400, "must have 1 values"),
         ('{"inputs": {"text": "a"}}', 400, "every column must be a list"),
         ('{"inputs": {"text": ["a"], "b": []}}', 400, "all as long as one another"),
+        (split([[0] * 50_000], [[0]] * 10_000), 400, "every column's name must be a text"),
+        (split(["text"], [["a"]] * 257), 413, "257 rows; a request may have 256"),
+        ('{"inputs": {"text": [' + '"a",' * 256 + '"a"]}}', 413, "257 rows"),
         (records(), 400, "there is no row"),
         (records("a"), 400, "row 1 is no object with the column 'text'"),
         (records({"text": "a"}, {"title": "b"}), 400, "row 2 has no column 'text'"),
@@ -245,7 +252,7 @@ def test_what_goes_wrong_is_told_once(
     monkeypatch.setattr(serving, "champion_version", away)
     last = follower.look("")
     last = follower.look(last)
-    monkeypatch.setattr(serving, "champion_version", lambda name: "2")
+    monkeypatch.setattr(serving, "champion_version", lambda name: ("2", 1))
     monkeypatch.setattr(serving, "load_champion", broken)
     last = follower.look(last)
     last = follower.look(last)
@@ -254,9 +261,18 @@ def test_what_goes_wrong_is_told_once(
     monkeypatch.setattr(serving, "load_champion", lambda name, version, wanted: champion(version))
     assert (follower.look(last), follower.look("")) == ("", "")
     assert service.champion.version == "2"
+    monkeypatch.setattr(serving, "champion_version", away)
+    last = follower.look("")
+    monkeypatch.setattr(serving, "champion_version", lambda name: ("2", 1))
+    assert follower.look(last) == ""
+    monkeypatch.setattr(serving, "champion_version", lambda name: ("2", 2))
+    assert follower.look("") == ""  # version 2 of a model that was made anew
     assert caplog.messages == [
         "MLflow is away; version 1 is served as before",
         "version 2 cannot be loaded; version 1 is served as before",
+        "toy: version 2 is served now",
+        "MLflow is away; version 2 is served as before",
+        "toy: version 2 is the champion, and served",
         "toy: version 2 is served now",
     ]
 
@@ -296,11 +312,11 @@ def here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 @contextmanager
-def served(place: Place) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`graft serve toy` at a free port, ready; ended with SIGTERM, and with exit code 0."""
+def served(place: Place, model: str = "toy") -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`graft serve` at a free port, ready; ended with SIGTERM, and with exit code 0."""
     with (place.home / LOG).open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            command("serve", "toy", "--port", "0"),
+            command("serve", model, "--port", "0"),
             cwd=place.folder,
             env=environment(place.home),
             stdout=subprocess.PIPE,
@@ -379,6 +395,21 @@ def test_bfloat16(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     assert left.precision == "float32"
     assert json.loads(left.answer(rows)) == exact
 
+    def gone(*given: str) -> Path:
+        raise SourceUnavailable("no frozen/test.parquet")
+
+    monkeypatch.setattr("tasks.promote.recorded", gone)
+    assert load_champion("toy", here.first, "bfloat16").precision == "float32"
+
+
+@pytest.mark.integration
+def test_no_copy_is_left(here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that follows the registry for months loads many; where it lies does not matter."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    taken = load_champion("toy", here.first, "float32")
+    assert taken.version == here.first
+    assert not list(tmp_path.iterdir())
+
 
 @pytest.mark.integration
 def test_a_request_that_was_begun_is_answered(here: Place) -> None:
@@ -419,23 +450,35 @@ def takes_new(at: str) -> bool:
 def test_a_champion_whose_files_are_gone(here: Place) -> None:
     """It goes on to be served from memory, and another one without files does not take over, which
     is told once; but without files nothing can be begun."""
-    with served(here) as (at, _):
-        for gone in (here.first, here.second):
-            shutil.rmtree(registry.download_model(f"models:/toy/{gone}").parents[1])
-        assert ask(at, ASKED)[:2] == (200, f"toy/{here.first}")
-        roll_back("toy", here.second, "ann", "a test")
-        time.sleep(2 * SECONDS)
-        assert ask(at, ASKED)[:2] == (200, f"toy/{here.first}")
-    told = (here.home / LOG).read_text().splitlines()
-    (line,) = (line for line in told if "cannot be loaded" in line)
-    assert f"version {here.second} cannot be loaded" in line
-    assert line.endswith(f"version {here.first} is served as before")
-    assert "Traceback" not in "".join(told)
-    done = graft(here.folder, here.home, "serve", "toy", "--port", "0")
+    first = challenge("files", labelled=24)
+    promoted("files")
+    second = challenge("files")
+    with served(here, "files") as (at, _):
+        for gone in (first, second):
+            shutil.rmtree(registry.download_model(f"models:/files/{gone}").parents[1])
+        assert ask(at, ASKED)[:2] == (200, f"files/{first}")
+        Ledger("files").client.set_registered_model_alias("files", "champion", second)
+        lines = told_by(here, "cannot be loaded")
+        assert ask(at, ASKED)[:2] == (200, f"files/{first}")
+    (line,) = lines
+    assert f"version {second} cannot be loaded" in line
+    assert line.endswith(f"version {first} is served as before")
+    assert "Traceback" not in (here.home / LOG).read_text()
+    done = graft(here.folder, here.home, "serve", "files", "--port", "0")
     assert done.returncode == 2
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("graft:"))
-    assert f"version {here.second} cannot be loaded" in line
+    assert f"version {second} cannot be loaded" in line
     assert "Traceback" not in done.stderr
+
+
+def told_by(place: Place, said: str) -> list[str]:
+    """The lines of the log that say so, once there is one."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if found := [one for one in (place.home / LOG).read_text().splitlines() if said in one]:
+            return found
+        time.sleep(0.2)
+    raise AssertionError((place.home / LOG).read_text())
 
 
 @pytest.mark.integration
@@ -445,11 +488,15 @@ def test_what_cannot_be_served(here: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for arguments, message in (
-            (["nobody"], "model 'nobody' is not in the registry"),
-            (["new"], "model 'new' has no champion; graft promote new may make its challenger"),
+            (["nobody", "--port", "0"], "model 'nobody' is not in the registry"),
+            (
+                ["new", "--port", "0"],
+                "model 'new' has no champion; graft promote new may make its challenger",
+            ),
             (["toy", "--port", port], f"nothing can listen at 127.0.0.1, port {port} (Address al"),
             (["toy", "--host", "192.0.2.1"], "nothing can listen at 192.0.2.1, port 5001 (Cannot"),
             (["toy", "--host", "no such"], "nothing can listen at no such, port 5001 ("),
+            (["toy", "--host", ""], "--host: name an address"),
         ):
             done = graft(here.folder, here.home, "serve", *arguments)
             assert done.returncode == 2

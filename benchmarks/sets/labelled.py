@@ -43,7 +43,7 @@ def held_out() -> Cells:
 def balanced(
     found: Mapping[str, Mapping[str, int]], goods: Iterable[str]
 ) -> Iterator[dict[str, Any]]:
-    """Of each of these goods all negative reviews, and the first so many positive ones."""
+    """Of each of these goods as many negative reviews as positive ones, the first of either."""
     for one in goods:
         texts = {label: [t for t, said in found[one].items() if said == label] for label in (0, 1)}
         for both in zip(texts[0], texts[1], strict=False):
