@@ -278,6 +278,18 @@ def promote(
     print_evidence(result)
 
 
+def person(by: str | None) -> str:
+    """Who answers.
+
+    Raises:
+        ConfigError: the name is the one that evidence goes by.
+    """
+    name = by or getpass.getuser()
+    if name.strip().lower() == "graft":
+        raise ConfigError("--by: 'graft' is what evidence alone goes by; say who you are")
+    return name
+
+
 @app.command()
 def approve(
     run: Annotated[str, typer.Argument(help="The flow run, as graft promote prints it.")],
@@ -288,7 +300,7 @@ def approve(
     """Answer for a promotion that waits for a person (promotion.approval: required)."""
     from flows.approval import answer
 
-    answer(run, not reject, by or getpass.getuser(), because)
+    answer(run, not reject, person(by), because)
     console.print(
         "Answered; if the flow still runs, graft history soon has what came of it. "
         "Of several answers the first counts."
@@ -336,7 +348,7 @@ def rollback(
     """Give a model its former champion back, at once: nothing is scored or loaded."""
     from tasks.ledger import roll_back
 
-    entry = roll_back(model, to, by or getpass.getuser(), because)
+    entry = roll_back(model, to, person(by), because)
     console.print(
         f"{model}: the champion is version {entry.champion} again, and no longer version "
         f"{entry.previous}. Entry {entry.number} of its history."

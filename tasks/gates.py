@@ -135,6 +135,9 @@ def size(pipeline: Pipeline, megabytes: float) -> Gate:
 def data(pipeline: Pipeline, run: str) -> Gate:
     """What the validation gate let pass, or nothing would have been trained."""
     values = tracking.run_values(run)
+    if missing := [name for name in pipeline.domains if f"{name}_rejected" not in values]:
+        found = f"not known: MLflow run {run} does not say how many of {', '.join(missing)}"
+        return Gate("rows rejected", found, False)
     rejected = {name: values[f"{name}_rejected"] for name in pipeline.domains}
     read = {name: values[f"{name}_rows"] + rejected[name] for name in pipeline.domains}
     limit = pipeline.validation.reject_over

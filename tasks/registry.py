@@ -8,20 +8,34 @@ from typing import Any
 from tasks import provenance
 from tasks.errors import SourceUnavailable
 from tasks.learning.contracts import Application
-from tasks.tracking import Tracker, connect, without_credentials
+from tasks.tracking import Tracker, connect, refusals_named, without_credentials
 
 DESCRIPTION = 4900
 """Letters that MLflow keeps of a version's description, on whatever database (it has 5,000)."""
 
 
 def registered(model: str, version: str) -> str | None:
-    """A version as the registry writes it, "1" for "01"; None: there is none of it, any more."""
-    from mlflow.exceptions import MlflowException
+    """A version as the registry writes it, "1" for "01"; None: there is none of it, any more.
 
-    try:
-        return str(connect().get_model_version(model, version).version)
-    except MlflowException:
-        return None
+    Raises:
+        TrackingError: MLflow does not answer, so that nobody knows.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import (
+        INVALID_PARAMETER_VALUE,
+        RESOURCE_DOES_NOT_EXIST,
+        ErrorCode,
+    )
+
+    none = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
+    client = connect()
+    with refusals_named():
+        try:
+            return str(client.get_model_version(model, version).version)
+        except MlflowException as error:
+            if error.error_code not in none:
+                raise
+            return None
 
 
 def registered_since(model: str) -> int:

@@ -85,3 +85,15 @@ def test_a_refusal_keeps_its_traceback_with_debug(
     monkeypatch.setattr(sys, "argv", ["graft", "--debug", "check", "-f", "nowhere.yaml"])
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         cli.main()
+
+
+@pytest.mark.parametrize("command", ["approve 0 --by Graft", "rollback toy --by graft"])
+def test_a_person_is_not_called_as_evidence_is(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history would not tell them apart."""
+    monkeypatch.setattr(sys, "argv", ["graft", *command.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "'graft' is what evidence alone goes by" in capsys.readouterr().err

@@ -131,6 +131,21 @@ def test_limits() -> None:
     assert not gates.size(pipeline(megabytes=90), 91).passed
 
 
+def test_rows_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the pipeline allows, and none that nobody counted."""
+    counted = {"movies_rows": 90.0, "movies_rejected": 0.0, "products_rows": 99.0}
+    values = {**counted, "products_rejected": 1.0}
+    monkeypatch.setattr(gates.tracking, "run_values", lambda run: values)
+    gate = gates.data(pipeline(), "run")
+    assert (gate.found, gate.passed) == ("movies 0 of 90, products 1 of 100, may be 1.00%", True)
+    worse = {**values, "products_rejected": 9.0}
+    monkeypatch.setattr(gates.tracking, "run_values", lambda run: worse)
+    assert not gates.data(pipeline(), "run").passed
+    monkeypatch.setattr(gates.tracking, "run_values", lambda run: counted)
+    gate = gates.data(pipeline(), "run")
+    assert (gate.found.endswith("how many of products"), gate.passed) == (True, False)
+
+
 def test_licences() -> None:
     """Whatever has none is named; it matters where they must be known."""
     found = gates.licences(pipeline(licences="known"))

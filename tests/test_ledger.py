@@ -12,9 +12,9 @@ import pytest
 
 from flows.console import console
 from flows.evidence import history_table
-from tasks import history, ledger, tracking
+from tasks import ledger, tracking
 from tasks.errors import LedgerError
-from tasks.history import Entry, Standing
+from tasks.history import Entry, Standing, faults
 from tasks.ledger import Ledger, roll_back
 from tests.project import environment
 
@@ -92,10 +92,10 @@ def test_what_was_changed_or_is_missing() -> None:
         promoted(history, version)
     first, second, third = history.entries()
     changed = Entry(**{**vars(second), "because": "so that it looks better"})
-    assert history.faults([first, changed, third]) == [
+    assert faults([first, changed, third]) == [
         "entry 2 was changed after entry 3 was written"
     ]
-    assert history.faults([first, third]) == ["entry 2 is missing"]
+    assert faults([first, third]) == ["entry 2 is missing"]
     with pytest.raises(LedgerError, match="no entry has the hash 12ab"):
         history.verify("12ab")
 
@@ -209,7 +209,7 @@ def test_twenty_promotions_at_once(home: Path, tmp_path: Path) -> None:
     assert [process.communicate()[1][-2000:] for process in running] == [b""] * 4
     entries = Ledger("reviews").entries()
     assert sorted(int(entry.version) for entry in entries) == list(range(1, 21))
-    assert history.faults(entries) == []
+    assert faults(entries) == []
     assert str(alias()) == entries[-1].champion
 
 
