@@ -20,6 +20,7 @@ from tests.project import write_project
 
 COUNTS = {
     "amazon": 12,
+    "held-out": 12,
     "arsc": 12,
     "entities": 10,
     "strings": 3,
@@ -58,6 +59,7 @@ def test_sets(name: str) -> None:
     no_labels = {"prototypes", "prototypical", "information"}
     expected = {
         "amazon": set(transfer.WAYS) - adapting,  # no labels of the target
+        "held-out": set(transfer.WAYS) - adapting,
         "arsc": set(),
         "entities": one_source,
         "strings": no_labels,
