@@ -92,9 +92,7 @@ def test_what_was_changed_or_is_missing() -> None:
         promoted(history, version)
     first, second, third = history.entries()
     changed = Entry(**{**vars(second), "because": "so that it looks better"})
-    assert faults([first, changed, third]) == [
-        "entry 2 was changed after entry 3 was written"
-    ]
+    assert faults([first, changed, third]) == ["entry 2 was changed after entry 3 was written"]
     assert faults([first, third]) == ["entry 2 is missing"]
     with pytest.raises(LedgerError, match="no entry has the hash 12ab"):
         history.verify("12ab")
