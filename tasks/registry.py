@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks import provenance
 from tasks.errors import SourceUnavailable
 from tasks.learning.contracts import Application
 from tasks.tracking import Tracker, connect, refusals_named, without_credentials
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
+
+T = TypeVar("T")
+UNKNOWN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+"""What MLflow answers where there is no such thing, or its name could be none."""
 DESCRIPTION = 4900
 """Letters that MLflow keeps of a version's description, on whatever database (it has 5,000)."""
 
 
-def registered(model: str, version: str) -> str | None:
-    """A version as the registry writes it, "1" for "01"; None: there is none of it, any more.
+def looked_up(ask: Callable[[MlflowClient], T]) -> T | None:
+    """What the registry has; None: no such model, version or alias.
 
     Raises:
         TrackingError: MLflow does not answer, so that nobody knows.
     """
     from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import (
-        INVALID_PARAMETER_VALUE,
-        RESOURCE_DOES_NOT_EXIST,
-        ErrorCode,
-    )
 
-    none = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
     client = connect()
     with refusals_named():
         try:
-            return str(client.get_model_version(model, version).version)
+            return ask(client)
         except MlflowException as error:
-            if error.error_code not in none:
+            if error.error_code not in UNKNOWN:
                 raise
             return None
+
+
+def registered(model: str, version: str) -> str | None:
+    """A version as the registry writes it, "1" for "01"; None: there is none of it, any more."""
+    found = looked_up(lambda client: client.get_model_version(model, version))
+    return str(found.version) if found else None
+
+
+def registered_model(model: str) -> RegisteredModel:
+    """What the registry says of a model.
+
+    Raises:
+        SourceUnavailable: no such model.
+    """
+    found = looked_up(lambda client: client.get_registered_model(model))
+    if found is None:
+        raise SourceUnavailable(f"model '{model}' is not in the registry")
+    return found
 
 
 def registered_since(model: str) -> int:
@@ -44,12 +64,7 @@ def registered_since(model: str) -> int:
     Raises:
         SourceUnavailable: no such model.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return int(connect().get_registered_model(model).creation_timestamp)
-    except MlflowException as error:
-        raise SourceUnavailable(f"model '{model}' is not in the registry") from error
+    return int(registered_model(model).creation_timestamp)
 
 
 def alias_version(model: str, alias: str) -> str | None:
@@ -58,12 +73,7 @@ def alias_version(model: str, alias: str) -> str | None:
     Raises:
         SourceUnavailable: no such model.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        aliases = connect().get_registered_model(model).aliases
-    except MlflowException as error:
-        raise SourceUnavailable(f"model '{model}' is not in the registry") from error
+    aliases = registered_model(model).aliases
     return str(aliases[alias]) if alias in aliases else None
 
 
@@ -73,15 +83,12 @@ def run_of(model: str, version: str) -> str:
     Raises:
         SourceUnavailable: no such version, or not one of Graft's.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        tags = connect().get_model_version(model, version).tags
-        return str(tags["graft.run"])
-    except (MlflowException, KeyError) as error:
+    found = looked_up(lambda client: client.get_model_version(model, version))
+    if found is None or "graft.run" not in found.tags:
         raise SourceUnavailable(
             f"model '{model}' version {version}: not a version that graft registered"
-        ) from error
+        )
+    return str(found.tags["graft.run"])
 
 
 def download_model(uri: str, into: Path | None = None) -> Path:
@@ -118,15 +125,11 @@ def load_model(name: str) -> Any:
         SourceUnavailable: neither is there.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    client = connect()
+    found = looked_up(lambda client: client.get_registered_model(name))
     for alias in ("champion", "challenger"):
-        try:
-            client.get_model_version_by_alias(name, alias)
-        except MlflowException:
-            continue
-        return mlflow.pyfunc.load_model(f"models:/{name}@{alias}")
+        if found and alias in found.aliases:
+            return mlflow.pyfunc.load_model(f"models:/{name}@{alias}")
     raise SourceUnavailable(f"model '{name}': no champion and no challenger in the registry")
 
 

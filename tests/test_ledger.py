@@ -12,8 +12,8 @@ import pytest
 
 from flows.console import console
 from flows.evidence import history_table
-from tasks import ledger, tracking
-from tasks.errors import LedgerError
+from tasks import ledger, registry, tracking
+from tasks.errors import LedgerError, SourceUnavailable, TrackingError
 from tasks.history import Entry, Standing, faults
 from tasks.ledger import Ledger, roll_back
 from tests.project import environment
@@ -178,7 +178,7 @@ def test_rollback() -> None:
 PROMOTE = """
 import os, sys
 from tasks.ledger import Ledger
-from tasks.errors import LedgerError
+from tasks.errors import LedgerError, SourceUnavailable, TrackingError
 history = Ledger("reviews")
 for version in sys.argv[1].split(","):
     while True:
@@ -241,3 +241,25 @@ def test_killed_before_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
     history = registered(1)
     tracking.connect().create_experiment(history.name)
     assert promoted(history, "1") == Ledger("reviews").entries()[0]
+
+
+@pytest.mark.parametrize("code", ["INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"])
+def test_a_registry_that_fails_has_lost_nothing(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not there is told apart from what cannot be known just now."""
+    from mlflow.exceptions import MlflowException
+
+    registered(1)
+    assert registry.registered("reviews", "7") is registry.registered("nobody", "1") is None
+    with pytest.raises(SourceUnavailable, match="'nobody' is not in the registry"):
+        registry.alias_version("nobody", "champion")
+
+    def fails(*given: str) -> None:
+        error = MlflowException("no room")
+        error.error_code = code
+        raise error
+
+    for name in ("get_registered_model", "get_model_version"):
+        monkeypatch.setattr(f"mlflow.MlflowClient.{name}", fails)
+    for ask in (registry.registered, registry.alias_version, registry.run_of):
+        with pytest.raises(TrackingError, match="no room"):
+            ask("reviews", "1")
