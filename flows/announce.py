@@ -1,9 +1,11 @@
-"""Decisions as Prefect events, which an automation can act on."""
+"""Decisions as Prefect events, which an automation can act on, and as artifacts."""
 
 from __future__ import annotations
 
+from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
+from flows.evidence import outcome, plain
 from tasks.history import Entry
 
 
@@ -16,4 +18,13 @@ def announce(model: str, entry: Entry) -> None:
         event=f"graft.{entry.decision}",
         resource={"prefect.resource.id": f"graft.model.{model}", "prefect.resource.name": model},
         payload={**vars(entry), "hash": entry.hash},
+    )
+
+
+def conclude(model: str, entry: Entry, evidence: str) -> None:
+    """The end of a promotion: its event, and its evidence beside what came of it."""
+    announce(model, entry)
+    create_markdown_artifact(
+        key=f"{model.lower().replace('_', '-')}-promotion",
+        markdown=f"{evidence}- {plain(outcome(entry))}\n",
     )

@@ -1,25 +1,41 @@
-"""A person's word on a promotion: a form in the Prefect UI, or `graft approve`."""
+"""A person's word on a promotion: a form in the Prefect UI, or `graft approve`.
+
+`graft promote` waits for it. A deployed promotion ends instead, and `approval`, a flow of its own,
+is suspended until it comes: no worker waits. `deadline` answers where nobody does.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Literal
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 from uuid import UUID
 
 import httpx
+from prefect import flow
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
 from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
-from prefect.flow_runs import pause_flow_run, resume_flow_run
+from prefect.flow_runs import pause_flow_run, resume_flow_run, suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import flow_run
 from pydantic import Field, ValidationError
 
+from flows.announce import conclude
 from flows.server import TEMPORARY
 from tasks import progress
 from tasks.errors import ConfigError, SourceUnavailable, Unreachable
 from tasks.history import Decision
+from tasks.promote import Case, decide
 
 POLL_EVERY = 3
 """Seconds between two looks whether someone has answered."""
+
+
+GRACE = 24 * 3600
+"""Seconds beyond the deadline until the server would end a suspended run, and nobody had answered
+in the ledger."""
 
 
 class Approval(RunInput):
@@ -45,8 +61,70 @@ def asked(evidence: str, reason: str, hours: float) -> tuple[Decision, str, str]
     try:
         answer = pause_flow_run(form, timeout=round(hours * 3600), poll_interval=POLL_EVERY)
     except FlowPauseTimeout:
-        return "rejected", "graft", f"nobody approved it within {hours:g} hours"
+        return "rejected", "graft", NOBODY.format(hours=hours)
     assert answer is not None
+    return understood(answer, reason)
+
+
+NOBODY = "nobody approved it within {hours:g} hours"
+
+
+def begin(case: Case, evidence: str, reason: str, hours: float) -> None:
+    """Have `approval` ask, and `deadline` answer when the time is over."""
+    name = case.model
+    parameters = {"case": asdict(case), "evidence": evidence, "reason": reason, "hours": hours}
+    asking = run_deployment(f"approval/{name}", parameters=parameters, timeout=0, as_subflow=False)
+    assert isinstance(asking, FlowRun)
+    run_deployment(
+        f"deadline/{name}",
+        parameters={"run": str(asking.id), "hours": hours},
+        scheduled_time=datetime.now(UTC) + timedelta(hours=hours),
+        timeout=0,
+        as_subflow=False,
+    )
+    progress.logger.warning(
+        "an approval is waited for, in the Prefect UI or by: graft approve %s --by NAME", asking.id
+    )
+
+
+@flow(name="approval", flow_run_name="{case.model} {case.version}", persist_result=False)
+def approval(case: Case, evidence: str, reason: str, hours: float) -> dict[str, Any]:
+    """Ask a person whether a challenger is promoted, and write what they say to the ledger.
+
+    Args:
+        case: what is to be decided.
+        evidence: Markdown that the form shows.
+        reason: what speaks for the promotion.
+        hours: how long an answer is waited for.
+
+    Returns:
+        The ledger's entry.
+    """
+    form = Approval.with_initial_data(description=evidence)
+    answer = suspend_flow_run(form, timeout=round(hours * 3600) + GRACE)
+    decided, by, because = understood(answer, reason)
+    entry = decide(case, decided, by, because)
+    conclude(case.model, entry, evidence)
+    return vars(entry)
+
+
+@flow(name="deadline", persist_result=False)
+def deadline(run: str, hours: float) -> None:
+    """Answer "no" for an approval that nobody answered.
+
+    Args:
+        run: the flow run that waits.
+        hours: how long it has waited.
+    """
+    told = Approval(approve="no", by="graft", because=NOBODY.format(hours=hours))
+    try:
+        resume_flow_run(UUID(run), told.model_dump())
+    except (NotPausedError, ObjectNotFound, FlowPauseTimeout, RuntimeError):
+        progress.logger.info("flow run %s was answered", run)
+
+
+def understood(answer: Approval, reason: str) -> tuple[Decision, str, str]:
+    """The decision, who made it and why."""
     if answer.approve == "yes":
         return "promoted", answer.by, answer.because or reason
     return "rejected", answer.by, answer.because or "no reason given"

@@ -94,6 +94,10 @@ def run(
             from flows.transfer import transfer
 
             result = transfer(name, pipeline)
+            if pipeline.promotion.after_run:
+                from flows.promote import promote as promoting
+
+                result["promotion"] = promoting(pipeline.promotion.model)
     except KeyboardInterrupt:  # which Typer makes exit code 130
         errors.print("graft: interrupted; the same command goes on from the last checkpoint")
         raise
@@ -103,6 +107,10 @@ def run(
     from flows.report import print_result
 
     print_result(result, time.monotonic() - started)
+    if "promotion" in result:
+        from flows.evidence import print_evidence
+
+        print_evidence(result["promotion"])
 
 
 def check_home() -> None:
@@ -133,6 +141,94 @@ def prefect_and_mlflow() -> Iterator[None]:
         connect()  # slow to import, and refuses early, while the server comes up
         ready()
         yield
+
+
+def check_server(command: str) -> None:
+    """A Prefect server must be named, since what a command makes there is to outlive it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if "PREFECT_API_URL" not in os.environ:
+        raise ConfigError(
+            f"graft {command}: set PREFECT_API_URL to a Prefect server; graft up starts one"
+        )
+
+
+@app.command()
+def deploy(
+    file: File = DEFAULT_FILE,
+    diff: Annotated[bool, typer.Option("--diff", help="Only show what would change.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what the file no longer has.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put every pipeline on a Prefect server: its form, its schedule, its work pools.
+
+    Twice is as good as once. What is on the server and not in the file is shown, and stays
+    unless --prune is given.
+    """
+    from tasks.load import load, names
+
+    check_server("deploy")
+    pipelines = {name: load(file, name) for name in names(file)}
+    from flows import deploy as deploying
+
+    told = deploying.changes(pipelines, file.absolute().parent, apply=not diff, prune=prune)
+    if as_json:
+        print(json.dumps([vars(one) for one in told]))
+        return
+    deploying.print_changes(told, diff=diff, prune=prune)
+
+
+@app.command()
+def worker(
+    pool: Annotated[str, typer.Argument(help="A work pool: cpu, gpu.")],
+    devices: Annotated[
+        list[str],
+        typer.Option("--device", help="A GPU, as CUDA_VISIBLE_DEVICES names it; may be repeated."),
+    ] = [],  # noqa: B006
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once. Default: 1 with a GPU, else 10.")
+    ] = None,
+) -> None:
+    """Work for a pool: take runs from the Prefect server, and run each as a process here.
+
+    With --device a run has these GPUs to itself; without, it sees none.
+    """
+    check_server("worker")
+    check_home()
+    from flows.worker import start
+
+    start(pool, devices, limit)
+
+
+@app.command()
+def up(
+    file: File = DEFAULT_FILE,
+    host: Annotated[str, typer.Option("--host", help="Where the servers listen.")] = "127.0.0.1",
+    prefect_database: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="postgresql+asyncpg://…; default: SQLite in GRAFT_HOME."),
+    ] = None,
+    mlflow_database: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="postgresql://…; default: SQLite in GRAFT_HOME."),
+    ] = None,
+) -> None:
+    """Start all that a team needs on this machine: servers, deployments and workers.
+
+    Whatever ends is started again; Ctrl-C ends everything.
+    """
+    from tasks.load import load, names
+
+    for name in names(file):
+        load(file, name)
+    check_home()
+    from flows.up import up as start
+
+    start(file, host, prefect_database, mlflow_database)
 
 
 @app.command("list")

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import deployment
 
 from flows import approval, evidence
-from flows.announce import announce
+from flows.announce import conclude
 from tasks import promote as promoting
 from tasks import tracking
 from tasks.ledger import CHAMPION, Ledger
@@ -29,12 +29,14 @@ def promote(model: str) -> dict[str, Any]:
         model: its name in the registry.
 
     Returns:
-        evidence (see `tasks/promote.py`) and entry (what the ledger has of it).
+        evidence (see `tasks/promote.py`) and entry (what the ledger has of it; null while a
+        deployed promotion waits for a person).
     """
     ledger = Ledger(model)
     ledger.settle()
     found = plan("find", model, promoting.contest, model, ledger)
-    if found.pipeline.promotion.approval == "required":
+    wants_person = found.pipeline.promotion.approval == "required"
+    if wants_person:
         approval.check_server()
     measured = {}
     if found.champion:
@@ -43,17 +45,15 @@ def promote(model: str) -> dict[str, Any]:
     looks = sum(entry.frozen == found.frozen for entry in ledger.entries())
     said = plan("judge", model, promoting.evidence, found, measured, looks)
     with TemporaryDirectory() as folder:
-        run, digest = promoting.keep(found, said, measured, Path(folder))
-    shown = evidence.markdown(said, run, tracking.address(run, evidence.details(said)))
+        case = promoting.keep(found, said, measured, Path(folder))
+    shown = evidence.markdown(said, case.run, tracking.address(case.run, evidence.details(said)))
     decided, reason = promoting.decision(said)
-    by = "graft"
-    if decided == "promoted" and found.pipeline.promotion.approval == "required":
-        hours = found.pipeline.promotion.approval_hours
+    by, hours = "graft", found.pipeline.promotion.approval_hours
+    if decided == "promoted" and wants_person:
+        if deployment.id:  # a worker has other things to do than to wait
+            approval.begin(case, shown, reason, hours)
+            return {"evidence": said, "entry": None}
         decided, by, reason = approval.asked(shown, reason, hours)
-    entry = promoting.decide(found, ledger, decided, by, reason, digest, run)
-    announce(model, entry)
-    create_markdown_artifact(
-        key=f"{model.lower().replace('_', '-')}-promotion",
-        markdown=f"{shown}- {evidence.plain(evidence.outcome(entry))}\n",
-    )
+    entry = promoting.decide(case, decided, by, reason)
+    conclude(model, entry, shown)
     return {"evidence": said, "entry": vars(entry)}

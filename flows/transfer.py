@@ -1,6 +1,7 @@
 """THE flow: ingest → validate → split → ready → source → transfer → predict → evaluate → register.
 
-Read `transfer` below from top to bottom: each line is a node of the DAG.
+Read `transfer` below from top to bottom, and `learn` in flows/learn.py: each line is a node of the
+DAG.
 """
 
 from __future__ import annotations
@@ -10,23 +11,16 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.deployments import run_deployment
+from prefect.runtime import deployment
 
+from flows import elsewhere
+from flows.learn import Start, learn
 from flows.report import markdown_table
-from tasks import (
-    evaluate,
-    ingest,
-    predict,
-    readiness,
-    register,
-    scratch,
-    source,
-    split,
-    store,
-    validate,
-)
-from tasks import transfer as transferring
+from tasks import evaluate, ingest, readiness, register, scratch, source, split, store, validate
 from tasks.config import Pipeline
 from tasks.errors import DataRejected
+from tasks.load import resolved
 from tasks.stage import plan, run
 from tasks.tracking import Tracker, tracked
 from tasks.training import Origin
@@ -43,6 +37,7 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
     Returns:
         evaluation (the report), registration (model, version), run (the MLflow run id).
     """
+    pipeline = resolved(pipeline)
     with tracked(name, pipeline) as tracker:
         backbone = None
         if pipeline.backbone.path:
@@ -65,53 +60,24 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         if backbone is None:
             before = run(scratch.stage(pipeline, parts), before)
             backbone = Origin.of(before, heads=False)
-        before = ready = run(readiness.stage(pipeline, backbone, parts), before)
+        ready = run(readiness.stage(pipeline, backbone, parts), before)
 
-        if pipeline.pretraining:
-            before = run(source.pretraining_stage(pipeline, backbone, parts), before)
-            tracker.complete("pretraining", before.file("metrics.jsonl"))
-        pretrained = Origin.of(before, heads=False) if pipeline.pretraining else backbone
-        learners, start = {}, pretrained
-        if pipeline.source_training:
-            before = run(source.source_stage(pipeline, pretrained, parts), before)
-            start = Origin.of(before)
-            if pipeline.sources_share_task:
-                learners["source_only"] = before
-            else:
-                tracker.complete("source", before.file("metrics.jsonl"))
-        unlabelled = pipeline.target[pipeline.target_name].labelled == 0
-        if "target_only" in pipeline.baselines and not unlabelled:
-            alone = pipeline.paradigm.alone
-            target_only = transferring.stage(pipeline, alone, backbone, parts, "target_only")
-            learners["target_only"] = run(target_only, ready)
-        paradigm = pipeline.paradigm
-        if paradigm.adaptation:
-            before = run(
-                transferring.stage(pipeline, paradigm, start, parts, paradigm.kind), before
-            )
-            tracker.complete(paradigm.kind, before.file("metrics.jsonl"))
-            start = Origin.of(before)
-        last = paradigm.adaptation or paradigm
-        transferred = transferring.stage(pipeline, last, start, parts, "transfer")
-        learners["transfer"] = run(transferred, before)
+        start = Start(backbone, parts, ready)
+        if elsewhere.wanted(pipeline):
+            elsewhere.learn(tracker, pipeline, start)
+        learned = learn(tracker, pipeline, start)
 
-        answers = {
-            name: run(predict.stage(pipeline, parts, learner, name, pipeline.target_name), learner)
-            for name, learner in learners.items()
-            if name == "transfer" or name in pipeline.baselines
-        }
-        on_sources = {
-            (source, name): run(
-                predict.stage(pipeline, parts, learners[name], name, source), learners[name]
-            )
-            for source in pipeline.retained
-            for name in ("source_only", "transfer")
-        }
-        evaluated = evaluate.stage(pipeline, parts, learners, answers, on_sources, start)
-        evaluation = run(evaluated, *answers.values(), *on_sources.values())
-        record_evaluation(tracker, evaluation, learners)
-        registered = register.stage(tracker, parts, learners["transfer"], evaluation)
-        return conclude(tracker, evaluation, run(registered, evaluation))
+        evaluated = evaluate.stage(
+            pipeline, parts, learned.learners, learned.answers, learned.on_sources, learned.origin
+        )
+        asked = (*learned.answers.values(), *learned.on_sources.values())
+        evaluation = run(evaluated, *asked)
+        record_evaluation(tracker, evaluation)
+        registered = register.stage(tracker, parts, learned.learners["transfer"], evaluation)
+        found = conclude(tracker, evaluation, run(registered, evaluation))
+    if deployment.id and pipeline.promotion.after_run:
+        run_deployment(f"promote/{pipeline.promotion.model}", timeout=0, as_subflow=False)
+    return found
 
 
 def record_validation(tracker: Tracker, domain: str, folder: Path) -> None:
@@ -141,14 +107,9 @@ def record_data(tracker: Tracker, valid: dict[str, store.Output], parts: store.O
     tracker.artifact(tracker.parent, parts.file(split.LEARNED), "frozen")
 
 
-def record_evaluation(
-    tracker: Tracker, evaluation: store.Output, learners: dict[str, store.Output]
-) -> None:
-    """Curves and scores on each system's run; the gain, pictures and predictions on the parent."""
+def record_evaluation(tracker: Tracker, evaluation: store.Output) -> None:
+    """Scores on each system's run; the gain, pictures and predictions on the parent."""
     report = evaluation.read_json("report.json")
-    subjects = {"source_only": "source"}
-    for name, output in learners.items():
-        tracker.complete(subjects.get(name, name), output.file("metrics.jsonl"))
     for name, scores in report["systems"].items():
         tracker.values(
             tracker.child(name),

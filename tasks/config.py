@@ -7,9 +7,11 @@ applications and paradigms are where those live: `tasks/learning/applications` a
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import available_timezones
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks import consistency
 from tasks.domain import Domain, Share
@@ -203,6 +205,8 @@ class Promotion(Config):
     promotion runs on; null: at will."""
     megabytes: PositiveFloat | None = None
     """How large the challenger's files may be; null: at will."""
+    after_run: bool = False
+    """true: each run of the pipeline goes on to the promotion of its challenger."""
     approval: Literal["none", "required"] = "none"
     """required: what evidence would promote waits for a person, in the Prefect UI or by
     `graft approve`."""
@@ -210,6 +214,50 @@ class Promotion(Config):
     """How long; then it is not promoted."""
     licences: Literal["known", "any"] = "any"
     """known: nothing is promoted whose backbone or data have no `licence`."""
+
+
+class RunOn(Config):
+    """Prefect's work pools, for what `graft deploy` put on a server; `graft run` runs all here."""
+
+    flow: Name = "cpu"
+    """Where ingestion, evaluation and registration run, promotion and monitoring too."""
+    transfer: Name = "gpu"
+    """Where everything learns and answers test rows: a GPU's worker does one at a time."""
+
+
+class Schedule(Config):
+    """When a server runs it by itself."""
+
+    cron: str | None = None
+    """Minute, hour, day of the month, month, day of the week: `0 3 * * 1` is Mondays at three."""
+    every_hours: PositiveFloat | None = None
+    """Hours from one run to the next."""
+    timezone: str = "UTC"
+    """What the cron is read in: Europe/Berlin."""
+
+    @field_validator("timezone")
+    @classmethod
+    def known_timezone(cls, name: str) -> str:
+        """Refuse what is no time zone."""
+        if name not in available_timezones():
+            raise ValueError(f"'{name}' is no time zone; accepted: UTC, Europe/Berlin, …")
+        return name
+
+    @model_validator(mode="after")
+    def one_of_both(self) -> Self:
+        """Refuse none, both, and a cron that never comes."""
+        if (self.cron is None) == (self.every_hours is None):
+            raise ValueError("give either cron or every_hours")
+        if self.cron is not None:
+            from cronsim import CronSim, CronSimError
+
+            try:
+                next(CronSim(self.cron, datetime.now(UTC)))
+            except (CronSimError, StopIteration) as error:
+                raise ValueError(
+                    f"cron '{self.cron}' is none: minute hour day month weekday, such as 0 3 * * 1"
+                ) from error
+        return self
 
 
 class Pipeline(Config):
@@ -241,6 +289,10 @@ class Pipeline(Config):
     """The comparison."""
     promotion: Promotion
     """Registration."""
+    run_on: RunOn = RunOn()
+    """Work pools, on a server."""
+    schedule: Schedule | None = None
+    """When a server runs it; null: when it is asked to."""
 
     @property
     def target_name(self) -> str:

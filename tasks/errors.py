@@ -9,7 +9,8 @@ GraftError                 exit code 2: the user's input or surroundings are at 
 ├── UnsafeModel            pickled weights, or a model that wants its own code executed
 ├── StoreError             a stage output cannot be written: disk full, folder not writable
 ├── TrackingError          MLflow cannot be reached, or refuses
-└── LedgerError            a promotion that came too late, or a history that was changed
+├── LedgerError            a promotion that came too late, or a history that was changed
+└── WorkerError            what another worker was to do was not done
 """
 
 
@@ -47,6 +48,10 @@ class StoreError(GraftError):
 
 class TrackingError(GraftError):
     """The tracking server or model registry did not do what was asked."""
+
+
+class WorkerError(GraftError):
+    """A run on another work pool failed, was cancelled, or crashed too often."""
 
 
 class LedgerError(GraftError):

@@ -77,9 +77,16 @@ def resolve(config: str) -> Pipeline:
     except ValidationError as error:
         first = error.errors()[0]
         place = tuple(first["loc"])
-        raise ConfigError(
-            f"recorded configuration: {explain(first, place, json.loads(config))}"
-        ) from error
+        raise ConfigError(f"configuration: {explain(first, place, json.loads(config))}") from error
+
+
+def resolved(pipeline: Pipeline | dict[str, Any]) -> Pipeline:
+    """A pipeline from what a form sent; one that is resolved stays as it is.
+
+    Raises:
+        ConfigError: what no field of the form could refuse alone.
+    """
+    return pipeline if isinstance(pipeline, Pipeline) else resolve(json.dumps(pipeline))
 
 
 def schema() -> str:

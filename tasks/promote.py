@@ -73,6 +73,24 @@ class Contest:
         return self.standing.version
 
 
+@dataclass(frozen=True)
+class Case:
+    """What is to be decided; as JSON it waits for a person."""
+
+    model: str
+    """The registered model's name."""
+    version: str
+    """The challenger's version."""
+    standing: Standing
+    """What it was compared with."""
+    frozen: str
+    """Digest of the rows both were asked."""
+    evidence: str
+    """Digest of evidence.json."""
+    run: str
+    """The MLflow run that has it."""
+
+
 def contest(model: str, ledger: Ledger) -> Contest:
     """Find challenger and champion, and the rows to ask them.
 
@@ -226,8 +244,8 @@ def keep(
     said: Mapping[str, Any],
     measured: Mapping[str, Measured],
     folder: Path,
-) -> tuple[str, str]:
-    """Log the evidence to MLflow; the run that has it, and its digest."""
+) -> Case:
+    """Log the evidence to MLflow."""
     path = folder / "evidence.json"
     path.write_text(json.dumps(said, indent=1), encoding="utf-8")
     (folder / "predictions").mkdir()
@@ -245,31 +263,25 @@ def keep(
     if found.champion:
         values["gain_over_champion"] = said["report"]["gains"][CHAMPION]["value"]
     name = f"promote {found.model}/{found.challenger}"
-    return tracking.log_beside(found.run, name, folder, values), store.file_digest(path)
+    run = tracking.log_beside(found.run, name, folder, values)
+    digest = store.file_digest(path)
+    return Case(found.model, found.challenger, found.standing, found.frozen, digest, run)
 
 
-def decide(
-    found: Contest,
-    ledger: Ledger,
-    decided: Decision,
-    by: str,
-    because: str,
-    evidence: str,
-    run: str,
-) -> Entry:
+def decide(case: Case, decided: Decision, by: str, because: str) -> Entry:
     """Write a decision to the ledger; the alias follows.
 
     Raises:
         LedgerError: the champion is another one by now.
     """
-    return ledger.append(
-        found.standing,
+    return Ledger(case.model).append(
+        case.standing,
         decision=decided,
-        version=found.challenger,
+        version=case.version,
         by=by,
         because=because,
-        frozen=found.frozen,
-        evidence=evidence,
-        run=run,
-        **({"champion": found.challenger} if decided == "promoted" else {}),
+        frozen=case.frozen,
+        evidence=case.evidence,
+        run=case.run,
+        **({"champion": case.version} if decided == "promoted" else {}),
     )

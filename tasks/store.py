@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -111,6 +111,21 @@ def find(stage: str, key: str) -> Output | None:
     if not intact(path):
         return None
     return Output(stage, key, path, cached=True)
+
+
+def opened(record: Mapping[str, str]) -> Output:
+    """The output that another worker's record names; see `Output.record`.
+
+    Raises:
+        StoreError: it is not in this worker's store.
+    """
+    found = find(record["stage"], record["key"])
+    if found is None:
+        raise StoreError(
+            f"{home()}: the store has no {record['stage']}/{record['key']}, which another worker "
+            "wrote; the workers of a pipeline must share one GRAFT_HOME"
+        )
+    return replace(found, record=dict(record))
 
 
 def intact(path: Path) -> bool:

@@ -84,8 +84,8 @@ def refusals_named() -> Iterator[None]:
 class Tracker:
     """The MLflow runs of one pipeline run."""
 
-    def __init__(self, name: str, pipeline: Pipeline) -> None:
-        """Open the parent run.
+    def __init__(self, name: str, pipeline: Pipeline, parent: str | None = None) -> None:
+        """Open the parent run, or go on with one that another process opened.
 
         Raises:
             TrackingError: the server does not answer or refuses.
@@ -93,11 +93,9 @@ class Tracker:
         self.client, self.name, self.pipeline = connect(), name, pipeline
         with refusals_named():
             self.experiment = self._experiment()
-            self.parent = self._start(name, provenance.tags())
-            self.client.log_batch(self.parent, params=list(_params(pipeline)))
-            text = json.dumps(pipeline.model_dump(mode="json"), indent=1)
-            self.client.log_text(self.parent, text, CONFIGURATION)
-        self.children: dict[str, str] = {}
+            self.parent = parent or self._open()
+        self.children = self._nested()
+        self._complete: set[str] = set()
         self._sent: dict[str, int] = {}
         self._waiting: dict[str, list[tuple[int, Mapping[str, float]]]] = {}
         self._last_send = time.monotonic()
@@ -109,6 +107,27 @@ class Tracker:
         local = tracking_uri().startswith("sqlite:")
         root = (store.home() / "mlartifacts" / self.name).as_uri() if local else None
         return str(self.client.create_experiment(self.name, artifact_location=root))
+
+    def _open(self) -> str:
+        """A new parent run, with the configuration."""
+        parent = self._start(self.name, provenance.tags())
+        self.client.log_batch(parent, params=list(_params(self.pipeline)))
+        text = json.dumps(self.pipeline.model_dump(mode="json"), indent=1)
+        self.client.log_text(parent, text, CONFIGURATION)
+        return parent
+
+    def _nested(self) -> dict[str, str]:
+        """The nested runs there are, by system."""
+        with refusals_named():
+            found = self.client.search_runs(
+                [self.experiment], f"tags.`mlflow.parentRunId` = '{self.parent}'"
+            )
+        return {run.data.tags["graft.system"]: run.info.run_id for run in found}
+
+    def adopt(self) -> None:
+        """Take over the nested runs of a process that joined this run: their curves are whole."""
+        self.children |= self._nested()
+        self._complete |= set(self.children.values())
 
     def _start(self, name: str, tags: Mapping[str, str]) -> str:
         run = self.client.create_run(self.experiment, run_name=name, tags=dict(tags))
@@ -146,10 +165,13 @@ class Tracker:
     def complete(self, subject: str, metrics: Path) -> None:
         """Send the steps of a finished training that were not sent live (cached, or resumed)."""
         self.send()
+        run = self.child(SUBJECT_RUNS.get(subject, subject))
+        if run in self._complete:
+            return
         lines = [json.loads(line) for line in metrics.open(encoding="utf-8")]
         first = self._sent.get(subject, float("inf"))
         missed = [(line.pop("step"), line) for line in lines if line["step"] < first]
-        self._log_lines(self.child(SUBJECT_RUNS.get(subject, subject)), missed)
+        self._log_lines(run, missed)
 
     def _log_lines(self, run: str, lines: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         from mlflow.entities import Metric
@@ -202,17 +224,15 @@ SUBJECT_RUNS = {"source": "source_only"}
 def tracked(name: str, pipeline: Pipeline) -> Iterator[Tracker]:
     """Runs in MLflow for what happens inside; failed and interrupted ones are marked so."""
     tracker = Tracker(name, pipeline)
-    progress.listeners.append(tracker.listen)
     status = "FAILED"
     try:
-        with refusals_named():
+        with listening(tracker):
             yield tracker
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        progress.listeners.remove(tracker.listen)
         try:
             with refusals_named():
                 tracker.finish(status)
@@ -220,6 +240,26 @@ def tracked(name: str, pipeline: Pipeline) -> Iterator[Tracker]:
             if status == "FINISHED":
                 raise
             progress.logger.warning("%s", error)  # what ended the run matters more
+
+
+@contextmanager
+def joined(name: str, pipeline: Pipeline, parent: str) -> Iterator[Tracker]:
+    """The runs that another process opened, for what happens inside; it closes them."""
+    tracker = Tracker(name, pipeline, parent)
+    with listening(tracker):
+        yield tracker
+        tracker.send()
+
+
+@contextmanager
+def listening(tracker: Tracker) -> Iterator[None]:
+    """Each step of what is trained inside is sent."""
+    progress.listeners.append(tracker.listen)
+    try:
+        with refusals_named():
+            yield
+    finally:
+        progress.listeners.remove(tracker.listen)
 
 
 def _params(pipeline: Pipeline) -> Iterator[Any]:

@@ -1,0 +1,88 @@
+"""What the server does by itself when a worker falls silent, or a run crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Literal
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.actions import ChangeFlowRunState, RunDeployment
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+HEARTBEAT = 30
+"""Seconds between two signs of life; Prefect takes no less."""
+SILENCE = 75
+"""Seconds without one after which a run is dead: two may be late, or lost."""
+ENDS = (
+    *("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry"),
+    *("Scheduled", "Resuming"),
+)
+"""States after which no sign of life is expected."""
+OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.graft"}
+
+
+def wanted(deployments: Mapping[str, DeploymentResponse]) -> list[AutomationCore]:
+    """The automations that Graft's deployments need."""
+    beat = "prefect.flow-run.heartbeat"
+    return [
+        AutomationCore(
+            name="graft: a worker fell silent",
+            description=f"A run without a heartbeat for {SILENCE} s has crashed.",
+            trigger=EventTrigger(
+                after={beat},
+                expect={beat, *(f"prefect.flow-run.{state}" for state in ENDS)},
+                match={"prefect.resource.id": ["prefect.flow-run.*"]},
+                match_related=OURS,
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=timedelta(seconds=SILENCE),
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED, message=f"Its worker was silent for {SILENCE} s."
+                )
+            ],
+        ),
+        AutomationCore(
+            name="graft: a run crashed",
+            description="It is started again, twice at most.",
+            trigger=EventTrigger(
+                expect={"prefect.flow-run.Crashed"},
+                match={"prefect.resource.id": ["prefect.flow-run.*"]},
+                match_related=OURS,
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=[
+                RunDeployment(
+                    source="selected",
+                    deployment_id=deployments["recover/runs"].id,
+                    parameters={"crashed": "{{ flow_run.id }}"},
+                )
+            ],
+        ),
+    ]
+
+
+def ensure(
+    client: SyncPrefectClient, wanted: AutomationCore
+) -> Iterator[tuple[str, Literal["new", "changed"]]]:
+    """Make an automation as it is wanted; gives its name and what that did, if anything.
+
+    Whether it is enabled is left to the UI.
+    """
+    found = client.read_automations_by_name(wanted.name)
+    name = f"automation {wanted.name}"
+    if not found:
+        client.create_automation(wanted)
+        yield name, "new"
+        return
+    kept = {"enabled", "owner_resource", "id", "created", "updated"}
+    had = AutomationCore.model_validate(found[0].model_dump(exclude=kept - {"enabled"}))
+    if had.model_dump(mode="json", exclude=kept) != wanted.model_dump(mode="json", exclude=kept):
+        client.update_automation(found[0].id, wanted)
+        yield name, "changed"

@@ -1,0 +1,237 @@
+"""pipelines.yaml as Prefect deployments: what is wanted, what the server has, what changes.
+
+transfer/NAME     the pipeline's flow on work pool `run_on.flow`, with its schedule
+learn/NAME        what learns, on `run_on.transfer`, where that is another one
+promote/MODEL     the promotion of a registered model
+approval/MODEL    a person's answer to it, and deadline/MODEL where nobody gives one
+recover/runs      what starts a pipeline again whose worker died
+
+Deploying twice changes nothing. What a schedule was switched off for in the UI stays switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+)
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.schedules import Cron, Interval
+from prefect.schedules import Schedule as PrefectSchedule
+
+from flows import automations
+from flows.approval import approval, deadline
+from flows.console import console
+from flows.learn import learning
+from flows.promote import promote
+from flows.recover import recover
+from flows.transfer import transfer
+from tasks.config import Pipeline, Schedule
+
+TAG = "graft"
+"""What every deployment of Graft's is known by."""
+ONE_AT_A_TIME = ConcurrencyLimitConfig(
+    limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+)
+EPOCH = datetime(2020, 1, 1)
+"""What intervals are counted from, so that they are the same whenever they are deployed."""
+COMPARED = (
+    "description",
+    "tags",
+    "work_pool_name",
+    "entrypoint",
+    "parameters",
+    "job_variables",
+    "parameter_openapi_schema",
+    "schedules",
+    "concurrency_limit",
+    "collision_strategy",
+)
+"""What of a deployment is from pipelines.yaml or from Graft's code."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What deploying does, or would do, to one deployment."""
+
+    name: str
+    kind: Literal["new", "changed", "unchanged", "gone"]
+    fields: tuple[str, ...] = ()
+    """What differs, where it is changed."""
+
+
+def wanted(pipelines: Mapping[str, Pipeline], folder: Path) -> dict[str, RunnerDeployment]:
+    """The deployments of pipelines, by flow and name: transfer/reviews."""
+    found = [made for name, pipeline in pipelines.items() for made in of_pipeline(name, pipeline)]
+    first = next(iter(pipelines.values()))
+    found.append(deployment(recover, "runs", first.run_on.flow, {}, RECOVERS))
+    for made in found:
+        made.job_variables["working_dir"] = str(folder)
+    return {f"{made.flow_name}/{made.name}": made for made in found}
+
+
+RECOVERS = "Starts a pipeline's flow again when its worker died; an automation asks it to."
+
+
+def of_pipeline(name: str, pipeline: Pipeline) -> Iterator[RunnerDeployment]:
+    """What one pipeline needs."""
+    run_on, model = pipeline.run_on, pipeline.promotion.model
+    parameters = {"name": name, "pipeline": pipeline.model_dump(mode="json")}
+    tags = (pipeline.application.kind, pipeline.paradigm.kind)
+    told = f"{pipeline.description}\n\n{', '.join(pipeline.sources)} → {pipeline.target_name}"
+    yield deployment(
+        transfer, name, run_on.flow, parameters, told, tags, pipeline.schedule, ONE_AT_A_TIME
+    )
+    if run_on.transfer != run_on.flow:
+        told = f"What pipeline {name} learns; its flow starts it."
+        yield deployment(learning, name, run_on.transfer, {}, told, tags)
+    told = f"Compare the challenger of {model} with its champion, and promote the better one."
+    yield deployment(promote, model, run_on.flow, {"model": model}, told)
+    told = f"What a person says to a promotion of {model}; the promotion starts it."
+    yield deployment(approval, model, run_on.flow, {}, told)
+    told = f"The answer to a promotion of {model} that nobody answered."
+    yield deployment(deadline, model, run_on.flow, {}, told)
+
+
+def deployment(
+    flow: Flow[..., Any],
+    name: str,
+    pool: str,
+    parameters: Mapping[str, Any],
+    description: str,
+    tags: Iterable[str] = (),
+    schedule: Schedule | None = None,
+    limit: ConcurrencyLimitConfig | None = None,
+) -> RunnerDeployment:
+    """A flow of Graft's, wherever that is installed, on a work pool."""
+    return RunnerDeployment.from_flow(
+        flow,
+        name=name,
+        work_pool_name=pool,
+        parameters=dict(parameters),
+        description=description,
+        tags=sorted({TAG, *tags}),
+        schedules=[timed(schedule)] if schedule else [],
+        concurrency_limit=limit,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+def timed(schedule: Schedule) -> PrefectSchedule:
+    """A schedule as Prefect takes it."""
+    if schedule.cron is not None:
+        return Cron(schedule.cron, timezone=schedule.timezone)
+    assert schedule.every_hours is not None
+    anchor = EPOCH.replace(tzinfo=ZoneInfo(schedule.timezone))
+    return Interval(
+        timedelta(hours=schedule.every_hours), anchor_date=anchor, timezone=schedule.timezone
+    )
+
+
+def changes(
+    pipelines: Mapping[str, Pipeline], folder: Path, *, apply: bool, prune: bool = False
+) -> list[Change]:
+    """What differs from what the server has; with `apply` it no longer does.
+
+    Args:
+        pipelines: by name.
+        folder: where relative paths in them begin, on this machine and on the workers'.
+        apply: make pools, deployments and automations as they are wanted.
+        prune: remove, or say that it would, what no pipeline wants any more.
+    """
+    found = wanted(pipelines, folder)
+    with get_client(sync_client=True) as client:
+        had = held(client)
+        if apply:
+            for pool in sorted({str(made.work_pool_name) for made in found.values()}):
+                create_pool(client, pool)
+        told = [change(name, made, had.get(name)) for name, made in found.items()]
+        told += [Change(name, "gone") for name in had if name not in found]
+        for one in told if apply else ():
+            if one.kind in ("new", "changed"):
+                found[one.name].apply()
+            elif one.kind == "gone" and prune:
+                client.delete_deployment(had[one.name].id)
+        wanted_automations = automations.wanted(held(client)) if apply else []
+        for automation in wanted_automations:
+            told += [Change(*made) for made in automations.ensure(client, automation)]
+    return told
+
+
+def create_pool(client: SyncPrefectClient, name: str) -> None:
+    """A pool of processes, unless there is a pool of this name, of whatever kind."""
+    pool = WorkPoolCreate(name=name, type="process", description="Graft's; see graft worker")
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(pool)
+
+
+def held(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
+    """Graft's deployments on the server, by flow and name."""
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    found: list[DeploymentResponse] = []
+    while page := client.read_deployments(deployment_filter=ours, limit=200, offset=len(found)):
+        found += page
+    flows = {one.flow_id: client.read_flow(one.flow_id).name for one in found}
+    return {f"{flows[one.flow_id]}/{one.name}": one for one in found}
+
+
+def change(name: str, made: RunnerDeployment, had: DeploymentResponse | None) -> Change:
+    """Whether, and in what, a deployment differs from the server's."""
+    if had is None:
+        return Change(name, "new")
+    one, other = described(made), described(had)
+    fields = tuple(field for field in COMPARED if one[field] != other[field])
+    return Change(name, "changed" if fields else "unchanged", fields)
+
+
+def described(made: RunnerDeployment | DeploymentResponse) -> dict[str, Any]:
+    """What is compared of a deployment, whichever side it is from."""
+    options = made.concurrency_options
+    schema: dict[str, Any] | None
+    if isinstance(made, RunnerDeployment):
+        schema = made._parameter_openapi_schema.model_dump(exclude_unset=True)
+        limit = made.concurrency_limit
+    else:
+        schema = made.parameter_openapi_schema
+        limit = made.global_concurrency_limit.limit if made.global_concurrency_limit else None
+    told = {name: getattr(made, name) for name in COMPARED[:6]} | {
+        "parameter_openapi_schema": schema,
+        "schedules": [
+            one.schedule.model_dump(mode="json")
+            for one in made.schedules or []
+            if one.schedule is not None
+        ],
+        "concurrency_limit": limit,
+        "collision_strategy": str(options.collision_strategy) if options else None,
+    }
+    return {**told, "tags": sorted(told["tags"])}
+
+
+def print_changes(told: Iterable[Change], *, diff: bool, prune: bool) -> None:
+    """A line a change, and how many deployments stay as they are."""
+    gone = "removed" if prune else "not in the file any more; --prune removes it"
+    words = {"new": "made", "changed": "changed", "gone": gone}
+    would = "would be " if diff else ""
+    same = 0
+    for one in told:
+        if one.kind == "unchanged":
+            same += 1
+            continue
+        fields = f" ({', '.join(one.fields)})" if one.fields else ""
+        prefix = would if one.kind != "gone" or prune else ""
+        console.print(f"{one.name}: {prefix}{words[one.kind]}{fields}", soft_wrap=True)
+    console.print(f"{same} unchanged", soft_wrap=True)

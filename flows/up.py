@@ -1,0 +1,270 @@
+"""`graft up`: every service of one machine, started in order, watched, and stopped together.
+
+Prefect's server, MLflow's server, the deployments, a worker of the pool `cpu` and one of the pool
+`gpu` for each GPU. Each writes to a file of its own in GRAFT_HOME/logs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from flows.console import console
+from tasks import store
+from tasks.errors import ConfigError, GraftError
+from tasks.progress import logger
+
+PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+PATIENCE = 180.0
+"""Seconds until a server answers."""
+GRACE = 20.0
+"""Seconds a service has to end once it is told to."""
+OFTEN, SHORTLY = 5, 60.0
+"""So many starts of a service in so many seconds, and something is wrong with it."""
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Service:
+    """A process that is started again when it ends."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    starts: list[float] = field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        """Where what it says is written."""
+        return store.home() / "logs" / f"{self.name}.log"
+
+    def start(self) -> None:
+        """Start it."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.starts.append(time.monotonic())
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(BIN / self.command[0]), *self.command[1:]],
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for `graft up`, which ends them in order
+            )
+
+    def ended(self) -> bool:
+        """Whether it no longer runs."""
+        return self.process is not None and self.process.poll() is not None
+
+    def restart(self) -> None:
+        """Start it again.
+
+        Raises:
+            GraftError: it ends again and again.
+        """
+        assert self.process is not None
+        code = self.process.returncode
+        recent = [at for at in self.starts if time.monotonic() - at < SHORTLY]
+        if len(recent) >= OFTEN:
+            raise GraftError(f"{self.name} keeps ending (exit code {code}); see {self.log}")
+        logger.warning("%s ended (exit code %s), and is started again", self.name, code)
+        self.start()
+
+    def stop(self) -> None:
+        """End it and what it started, by force after `GRACE`."""
+        if self.process is None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, number)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the two servers are."""
+
+    prefect: str
+    """http://127.0.0.1:4200"""
+    mlflow: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What clients of both must find."""
+        return {"PREFECT_API_URL": f"{self.prefect}/api", "MLFLOW_TRACKING_URI": self.mlflow}
+
+
+def up(file: Path, host: str, prefect_database: str | None, mlflow_database: str | None) -> None:
+    """Run everything until Ctrl-C or SIGTERM.
+
+    Args:
+        file: pipelines.yaml.
+        host: where both servers listen.
+        prefect_database: SQLAlchemy URL of Prefect's database; None: SQLite in GRAFT_HOME.
+        mlflow_database: the same of MLflow's.
+
+    Raises:
+        ConfigError: this GRAFT_HOME is up already.
+        GraftError: a service does not start, or ends again and again.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with only_one(), ExitStack() as running:
+        addresses = Addresses(address(host, PREFECT_PORT), address(host, MLFLOW_PORT))
+        servers = [
+            prefect_server(addresses, host, prefect_database),
+            mlflow_server(addresses, host, mlflow_database),
+        ]
+        for server in servers:
+            started(server, running)
+        wait(servers[0], f"{addresses.prefect}/api/health")
+        wait(servers[1], f"{addresses.mlflow}/health")
+        deploy(file, addresses)
+        found = [started(worker, running) for worker in workers(addresses)]
+        tell(addresses)
+        watch([*servers, *found])
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """One at a time in a GRAFT_HOME.
+
+    Raises:
+        ConfigError: it is up.
+    """
+    store.home().mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(store.home() / "up.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(f"{store.home()}: graft up runs here already") from error
+
+
+def started(service: Service, running: ExitStack) -> Service:
+    """Start a service that is stopped with the others, the last one first."""
+    service.start()
+    running.callback(service.stop)
+    return service
+
+
+def address(host: str, wanted: int) -> str:
+    """The wanted port if nobody listens there, else one that is free."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return f"http://{host}:{probe.getsockname()[1]}"
+    raise ConfigError(f"--host {host}: nothing can listen there")
+
+
+def prefect_server(addresses: Addresses, host: str, database: str | None) -> Service:
+    """The API, its services and the UI."""
+    settings = {"PREFECT_SERVER_UI_API_URL": f"{addresses.prefect}/api"}
+    if database:
+        settings["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+    port = addresses.prefect.rpartition(":")[2]
+    command = ("prefect", "server", "start", "--host", host, "--port", port)
+    return Service("prefect", command, settings)
+
+
+def mlflow_server(addresses: Addresses, host: str, database: str | None) -> Service:
+    """Tracking, registry and artifacts."""
+    command = (
+        *("mlflow", "server", "--host", host, "--port", addresses.mlflow.rpartition(":")[2]),
+        *("--workers", "1"),
+        *("--backend-store-uri", database or f"sqlite:///{store.home() / 'mlflow.db'}"),
+        *("--artifacts-destination", str(store.home() / "mlartifacts")),
+    )
+    return Service("mlflow", command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+
+
+def workers(addresses: Addresses) -> list[Service]:
+    """One of the pool `cpu`, and one of the pool `gpu` a GPU; without any it uses the CPU."""
+    settings = addresses.environment
+    found = [Service("worker-cpu", ("graft", "worker", "cpu"), settings)]
+    for device in range(max(1, graphics())):
+        command = ("graft", "worker", "gpu", "--device", str(device))
+        found.append(Service(f"worker-gpu-{device}", command, settings))
+    return found
+
+
+def graphics() -> int:
+    """How many GPUs there are, without importing torch."""
+    try:
+        listed = subprocess.run(
+            ("nvidia-smi", "--list-gpus"), capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return len(listed.stdout.splitlines())
+
+
+def deploy(file: Path, addresses: Addresses) -> None:
+    """`graft deploy`, at this server.
+
+    Raises:
+        GraftError: it refuses; it has said why.
+    """
+    command = (str(BIN / "graft"), "deploy", "--file", str(file))
+    done = subprocess.run(command, env={**os.environ, **addresses.environment}, check=False)
+    if done.returncode:
+        raise GraftError("nothing was deployed, and so nothing runs")
+
+
+def wait(service: Service, health: str) -> None:
+    """Until a server answers.
+
+    Raises:
+        GraftError: it ended, or does not answer in time.
+    """
+    logger.info("%s: starting …", service.name)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and not service.ended():
+        try:
+            with urllib.request.urlopen(health, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise GraftError(f"{service.name} did not start; see {service.log}")
+
+
+def tell(addresses: Addresses) -> None:
+    """Where everything is."""
+    console.print(f"Prefect UI: {addresses.prefect}", soft_wrap=True)
+    console.print(f"MLflow UI:  {addresses.mlflow}", soft_wrap=True)
+    for name, value in addresses.environment.items():
+        console.print(f"export {name}={value}", soft_wrap=True)
+    console.print(f"Logs are in {store.home() / 'logs'}. Ctrl-C ends everything.", soft_wrap=True)
+
+
+def watch(services: Sequence[Service]) -> None:
+    """Start again what ends, until interrupted."""
+    while True:
+        try:
+            time.sleep(1)
+        except KeyboardInterrupt:
+            logger.info("stopping …")
+            return
+        for service in services:
+            if service.ended():
+                service.restart()
