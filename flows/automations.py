@@ -81,8 +81,8 @@ def ensure(
         client.create_automation(wanted)
         yield name, "new"
         return
-    kept = {"enabled", "owner_resource", "id", "created", "updated"}
-    had = AutomationCore.model_validate(found[0].model_dump(exclude=kept - {"enabled"}))
-    if had.model_dump(mode="json", exclude=kept) != wanted.model_dump(mode="json", exclude=kept):
+    kept = {"enabled": found[0].enabled, "owner_resource": found[0].owner_resource}
+    had = AutomationCore.model_validate(found[0].model_dump(exclude={"id"}))
+    if had != wanted.model_copy(update=kept):
         client.update_automation(found[0].id, wanted)
         yield name, "changed"

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Service:
 
     def ended(self) -> bool:
         """Whether it no longer runs."""
-        return self.process is not None and self.process.poll() is not None
+        return self.process is None or self.process.poll() is not None
 
     def restart(self) -> None:
         """Start it again.
@@ -83,19 +83,11 @@ class Service:
         logger.warning("%s ended (exit code %s), and is started again", self.name, code)
         self.start()
 
-    def stop(self) -> None:
-        """End it and what it started, by force after `GRACE`."""
-        if self.process is None:
-            return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
+    def signal(self, number: signal.Signals) -> None:
+        """Signal it and what it started."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
-            except ProcessLookupError:
-                break
-            try:
-                self.process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                continue
 
 
 @dataclass(frozen=True)
@@ -125,21 +117,28 @@ def up(file: Path, host: str, prefect_database: str | None, mlflow_database: str
         ConfigError: this GRAFT_HOME is up already.
         GraftError: a service does not start, or ends again and again.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a script may have had one of them ignored
+        signal.signal(number, signal.default_int_handler)
     with only_one(), ExitStack() as running:
+        servers: list[Service] = []
+        workers: list[Service] = []
+        running.callback(stop, servers)
+        running.callback(stop, workers)  # first of all: they report to the servers
         addresses = Addresses(address(host, PREFECT_PORT), address(host, MLFLOW_PORT))
-        servers = [
+        servers += [
             prefect_server(addresses, host, prefect_database),
             mlflow_server(addresses, host, mlflow_database),
         ]
         for server in servers:
-            started(server, running)
+            server.start()
         wait(servers[0], f"{addresses.prefect}/api/health")
         wait(servers[1], f"{addresses.mlflow}/health")
         deploy(file, addresses)
-        found = [started(worker, running) for worker in workers(addresses)]
+        workers += all_workers(addresses)
+        for worker in workers:
+            worker.start()
         tell(addresses)
-        watch([*servers, *found])
+        watch([*servers, *workers])
 
 
 @contextmanager
@@ -157,11 +156,17 @@ def only_one() -> Iterator[None]:
         raise ConfigError(f"{store.home()}: graft up runs here already") from error
 
 
-def started(service: Service, running: ExitStack) -> Service:
-    """Start a service that is stopped with the others, the last one first."""
-    service.start()
-    running.callback(service.stop)
-    return service
+def stop(services: Sequence[Service]) -> None:
+    """End them and what they started, by force after `GRACE`."""
+    for service in services:
+        service.signal(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline and not all(one.ended() for one in services):
+        time.sleep(0.1)
+    for service in services:
+        service.signal(signal.SIGKILL)
+        if service.process is not None:
+            service.process.wait()
 
 
 def address(host: str, wanted: int) -> str:
@@ -198,7 +203,7 @@ def mlflow_server(addresses: Addresses, host: str, database: str | None) -> Serv
     return Service("mlflow", command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
 
 
-def workers(addresses: Addresses) -> list[Service]:
+def all_workers(addresses: Addresses) -> list[Service]:
     """One of the pool `cpu`, and one of the pool `gpu` a GPU; without any it uses the CPU."""
     settings = addresses.environment
     found = [Service("worker-cpu", ("graft", "worker", "cpu"), settings)]

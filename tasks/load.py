@@ -66,8 +66,8 @@ def load(path: Path, name: str, overrides: Sequence[str] = ()) -> Pipeline:
         raise ConfigError(f"{origin}: {explain(first, place, expanded)}") from error
 
 
-def resolve(config: str) -> Pipeline:
-    """A pipeline from the JSON that an earlier run recorded.
+def resolve(config: str, source: str = "recorded configuration") -> Pipeline:
+    """A pipeline from JSON: an earlier run's, unless another source is named.
 
     Raises:
         ConfigError: this version of Graft does not accept it.
@@ -86,7 +86,7 @@ def resolved(pipeline: Pipeline | dict[str, Any]) -> Pipeline:
     Raises:
         ConfigError: what no field of the form could refuse alone.
     """
-    return pipeline if isinstance(pipeline, Pipeline) else resolve(json.dumps(pipeline))
+    return pipeline if isinstance(pipeline, Pipeline) else resolve(json.dumps(pipeline), "pipeline")
 
 
 def schema() -> str:

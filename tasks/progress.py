@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 
 logger = logging.getLogger("graft")
+logger.setLevel(logging.INFO)  # a worker's runs, which no command sets up, tell as much
 SECONDS_BETWEEN_LINES = 10.0
 
 Listener = Callable[[str, int, int, Mapping[str, float]], None]

@@ -1,0 +1,147 @@
+"""A project that is up: deployed, triggered, scheduled, killed, cancelled."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.error
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.operated import SLOW, Operated, operated, until
+from tests.project import PIPELINES, ask
+
+pytestmark = pytest.mark.integration
+
+SCHEDULED = '    schedule: {cron: "0 3 * * 1", timezone: Europe/Berlin}\n'
+AFTER_RUN = PIPELINES.replace("{model: toy}", "{model: toy, after_run: true}") + SCHEDULED
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    """Up, with `toy`, scheduled and going on to its promotion, and `slow`."""
+    with operated(tmp_path_factory.mktemp("up"), AFTER_RUN + SLOW) as found:
+        yield found
+
+
+def test_deploying_twice_changes_nothing(up: Operated) -> None:
+    """`graft up` has deployed all; --diff and a second time find nothing to do."""
+    found = json.loads(up.graft("deploy", "--json"))
+    assert {one["name"] for one in found} >= {"transfer/toy", "learn/slow", "promote/toy"}
+    assert {one["kind"] for one in found} == {"unchanged"}
+    up.declare(AFTER_RUN.replace("From toy movies", "Out of toy movies") + SLOW)
+    told = up.graft("deploy", "--diff")
+    assert "transfer/toy: would be changed (description, parameters)" in told
+    up.declare(AFTER_RUN + SLOW)
+
+
+def test_from_the_form_to_the_promotion(up: Operated) -> None:
+    """A run that the form started learns on the gpu worker, registers, and its challenger is
+    promoted."""
+    run = up.start("transfer/toy")
+    assert up.ended(run)["type"] == "COMPLETED"
+    (learned,) = up.runs("learn", name={"any_": ["toy"]})
+    assert learned["work_pool_name"] == "gpu"
+    assert up.get(f"flow_runs/{run}")["work_pool_name"] == "cpu"
+    assert any("step" in line for line in up.logs(learned["id"])), "its steps are in the UI"
+    (promoted,) = until(lambda: up.runs("promote"), "a promotion")
+    assert up.ended(promoted["id"])["type"] == "COMPLETED"
+    (entry,) = json.loads(up.graft("history", "toy", "--json"))
+    assert (entry["decision"], entry["champion"]) == ("promoted", "1")
+
+
+def test_a_value_out_of_range_is_refused(up: Operated) -> None:
+    """The form's limits are the pipeline's: the server refuses, and no run is made."""
+    before = len(up.runs("transfer"))
+    pipeline = up.get("deployments/name/transfer/toy")["parameters"]["pipeline"]
+    pipeline["training"]["epochs"] = 0
+    with pytest.raises(urllib.error.HTTPError, match="409"):
+        up.start("transfer/toy", name="toy", pipeline=pipeline)
+    assert len(up.runs("transfer")) == before
+
+
+def test_scheduled(up: Operated) -> None:
+    """A schedule has its coming runs, in its time zone; one whose time has come starts by itself,
+    and a pipeline that is no longer in the file is removed when that is asked for."""
+    (coming, *_) = until(
+        lambda: up.runs("transfer", state={"type": {"any_": ["SCHEDULED"]}}), "scheduled runs"
+    )
+    at = datetime.fromisoformat(coming["expected_start_time"])
+    assert (at.weekday(), at.hour, at.minute) == (0, 2, 0), "Mondays at three in Berlin's winter"
+    often = PIPELINES.partition("\n")[2].replace("  toy:", "  often:")
+    up.declare(AFTER_RUN + SLOW + often + '    schedule: {cron: "* * * * *"}\n')
+    up.graft("deploy")
+
+    def begun() -> list[dict[str, Any]]:
+        runs = up.runs("transfer", name={"any_": ["often"]})
+        return [run for run in runs if run["auto_scheduled"] and run["start_time"]]
+
+    (run, *_) = until(begun, "a scheduled run begins")
+    up.declare(AFTER_RUN + SLOW)
+    assert "transfer/often: not in the file any more; --prune removes it" in up.graft("deploy")
+    assert up.ended(run["id"])["type"] == "COMPLETED"
+    assert "transfer/often: removed" in up.graft("deploy", "--prune")
+    assert "often" not in up.graft("deploy")
+
+
+def test_killed_in_the_middle(up: Operated) -> None:
+    """The worker and its run die at once: that is noticed within 90 s, another run goes on from
+    the checkpoint, one model is registered, and the GPU's slot is free."""
+    run = up.start("transfer/slow")
+    learned = in_training(up)
+    killed = time.monotonic()
+    for process in up.processes("gpu"):
+        os.kill(process, signal.SIGKILL)
+    until(lambda: up.state(learned) == "CRASHED", "the crash is noticed", 90)
+    noticed = time.monotonic() - killed
+    assert up.ended(run)["type"] == "COMPLETED"
+    _, second = up.runs("learn", name={"any_": ["slow"]})
+    assert any("resuming from the checkpoint" in line for line in up.logs(second["id"]))
+    found = ask(
+        f"{up.mlflow}/api/2.0/mlflow/registered-models/get-latest-versions", {"name": "slow"}
+    )
+    assert [one["version"] for one in found["model_versions"]] == ["1"]
+    assert [slot["active_slots"] for slot in slots(up)] == [0]
+    print(f"noticed after {noticed:.0f} s")
+
+
+def test_cancelled(up: Operated) -> None:
+    """A run cancelled in the UI stops its training, and frees the slot; a second run of the same
+    pipeline meanwhile was cancelled, and says so."""
+    slower = up.get("deployments/name/transfer/slow")["parameters"]
+    slower["pipeline"]["seed"] = 14
+    run = up.start("transfer/slow", **slower)
+    learned = in_training(up)
+    second = up.ended(up.start("transfer/slow"))
+    assert (second["type"], second["message"]) == (
+        "CANCELLED",
+        "Deployment concurrency limit reached.",
+    )
+    _, training = up.processes("gpu")
+    ask(f"{up.prefect}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    assert up.ended(learned)["type"] == "CANCELLED"
+    assert up.ended(run)["type"] == "CANCELLED"
+    until(lambda: training not in up.processes("gpu"), "the training ends")
+    until(lambda: [slot["active_slots"] for slot in slots(up)] == [0], "the slot is free", 90)
+
+
+def in_training(up: Operated) -> str:
+    """The id of the run that learns, once it has taken some steps."""
+
+    def found() -> str | None:
+        runs = up.runs("learn", state={"type": {"any_": ["RUNNING"]}})
+        steps = [run["id"] for run in runs if any("step" in line for line in up.logs(run["id"]))]
+        return steps[-1] if steps else None
+
+    return str(until(found, "training"))
+
+
+def slots(up: Operated) -> list[dict[str, Any]]:
+    """One a GPU."""
+    found = ask(f"{up.prefect}/v2/concurrency_limits/filter", {})
+    return [one for one in found if one["name"].startswith("gpu:")]
