@@ -77,7 +77,7 @@ def resolve(config: str, source: str = "recorded configuration") -> Pipeline:
     except ValidationError as error:
         first = error.errors()[0]
         place = tuple(first["loc"])
-        raise ConfigError(f"configuration: {explain(first, place, json.loads(config))}") from error
+        raise ConfigError(f"{source}: {explain(first, place, json.loads(config))}") from error
 
 
 def resolved(pipeline: Pipeline | dict[str, Any]) -> Pipeline:
