@@ -7,6 +7,7 @@ is suspended until it comes: no worker waits. `deadline` answers where nobody do
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from uuid import UUID
 
 import httpx
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
@@ -117,10 +119,13 @@ def deadline(run: str, hours: float) -> None:
         hours: how long it has waited.
     """
     told = Approval(approve="no", by="graft", because=NOBODY.format(hours=hours))
-    try:
-        resume_flow_run(UUID(run), told.model_dump())
-    except (NotPausedError, ObjectNotFound, FlowPauseTimeout, RuntimeError):
-        progress.logger.info("flow run %s was answered", run)
+    with get_client(sync_client=True) as client:
+        while not (state := client.read_flow_run(UUID(run)).state) or not state.is_final():
+            if state and state.is_paused():  # before that, no worker has begun to ask
+                resume_flow_run(UUID(run), told.model_dump())
+                return
+            time.sleep(POLL_EVERY)
+    progress.logger.info("flow run %s was answered", run)
 
 
 def understood(answer: Approval, reason: str) -> tuple[Decision, str, str]:

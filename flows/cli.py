@@ -231,6 +231,24 @@ def up(
     start(file, host, prefect_database, mlflow_database)
 
 
+@app.command()
+def status(file: File = DEFAULT_FILE, as_json: Json = False) -> None:
+    """What runs, what is in production, what waits for a person, and who works."""
+    from datetime import UTC, datetime
+
+    from tasks.load import load, names
+
+    check_server("status")
+    pipelines = {name: load(file, name) for name in names(file)}
+    from flows import status as state
+
+    told = state.status(pipelines)
+    if as_json:
+        print(json.dumps(told))
+        return
+    state.print_status(told, datetime.now(UTC))
+
+
 @app.command("list")
 def list_pipelines(file: File = DEFAULT_FILE, as_json: Json = False) -> None:
     """The pipelines a file declares."""

@@ -130,6 +130,67 @@ def test_cancelled(up: Operated) -> None:
     until(lambda: [slot["active_slots"] for slot in slots(up)] == [0], "the slot is free", 90)
 
 
+APPROVED = (
+    AFTER_RUN.partition("\n")[2]
+    .replace("  toy:", "  asked:")
+    .replace("{model: toy, after_run: true}", "{model: asked, after_run: true, approval: required}")
+)
+
+
+def test_a_person_is_asked(up: Operated) -> None:
+    """A deployed promotion that needs a person's word suspends: no process waits. `graft status`
+    says how it is answered, the answer ends it, and where nobody answers in time it is rejected."""
+    up.declare(AFTER_RUN + SLOW + APPROVED)
+    up.graft("deploy")
+    up.start("transfer/asked")
+
+    def suspended() -> Any:
+        return up.runs("approval", state={"name": {"any_": ["Suspended"]}})
+
+    (asking,) = until(suspended, "an approval")
+    (promotion,) = up.runs("promote", name={"any_": ["asked"]})
+    assert up.ended(promotion["id"])["type"] == "COMPLETED"
+    until(lambda: len(up.processes("cpu")) == 1, "no process waits")
+    told = json.loads(up.graft("status", "--json"))
+    (waits,) = told["waiting"]
+    assert waits["answer"] == f"graft approve {asking['id']}"
+    assert {one["pool"] for one in told["workers"] if one["alive"]} == {"cpu", "gpu"}
+    up.graft("approve", asking["id"], "--by", "ann", "--because", "looked at it")
+    assert up.ended(asking["id"])["type"] == "COMPLETED"
+    (entry,) = json.loads(up.graft("history", "asked", "--json"))
+    assert {name: entry[name] for name in ("decision", "by", "because")} == {
+        "decision": "promoted",
+        "by": "ann",
+        "because": "looked at it",
+    }
+    (told,) = [
+        one
+        for one in json.loads(up.graft("status", "--json"))["pipelines"]
+        if one["name"] == "asked"
+    ]
+    assert (told["champion"], told["champion_since"]) == ("1", entry["at"])
+
+
+def test_nobody_answers(up: Operated) -> None:
+    """At the deadline a promotion that waits is rejected, in the ledger too."""
+    hasty = APPROVED.replace("  asked:", "  hasty:").replace(
+        "{model: asked,", "{model: hasty, approval_hours: 0.005,"
+    )
+    up.declare(AFTER_RUN + SLOW + hasty)
+    up.graft("deploy")
+    up.start("transfer/hasty")
+    until(lambda: up.runs("deadline", state={"type": {"any_": ["COMPLETED"]}}), "the deadline")
+    (asking,) = up.runs("approval", name={"any_": ["hasty 1"]})
+    assert up.ended(asking["id"])["type"] == "COMPLETED"
+    (entry,) = json.loads(up.graft("history", "hasty", "--json"))
+    assert {name: entry[name] for name in ("decision", "by", "because", "champion")} == {
+        "decision": "rejected",
+        "by": "graft",
+        "because": "nobody approved it within 0.005 hours",
+        "champion": None,
+    }
+
+
 def in_training(up: Operated) -> str:
     """The id of the run that learns, once it has taken some steps."""
 
