@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -33,6 +34,9 @@ from tasks.learning.applications.text_classification import TextClassification  
 from tasks.load import load  # noqa: E402
 from tests.project import Graft, command, environment, write_project  # noqa: E402
 from tests.tiny import write_backbone, write_causal, write_seq2seq  # noqa: E402
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 PIPELINES = Path(__file__).parents[1] / "pipelines.yaml"
 
@@ -115,6 +119,31 @@ def server(tmp_path: Path) -> Iterator[str]:
     }
     with serving(arguments, variables, f"{url}/health"):
         yield url
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path) -> Iterator[str]:
+    """An MLflow server on a free loopback port; gives its address."""
+    port, folder = free_port(), tmp_path / "mlflow"
+    folder.mkdir()
+    arguments = [
+        "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination", str(folder / "artifacts"),
+    ]  # fmt: skip
+    variables = {**environment(tmp_path), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    url = f"http://127.0.0.1:{port}"
+    with serving(arguments, variables, f"{url}/health"):
+        yield url
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[WebDriver]:
+    """Chromium without a window."""
+    from tests.browser import chromium
+
+    with chromium(tmp_path / "browser") as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -1,4 +1,10 @@
-"""A project that is up: deployed, triggered, scheduled, killed, cancelled."""
+"""A project that is up: deployed, triggered, scheduled, killed, cancelled.
+
+    GRAFT_FORM=docs/form.png GRAFT_RUN=docs/run.png GRAFT_MODEL=docs/model.png \\
+        .venv/bin/pytest tests/test_operations.py
+
+also takes pictures in README.md.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +13,17 @@ import os
 import signal
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
 
+from tests.browser import field, found, photograph
 from tests.operated import SLOW, Operated, operated, until
 from tests.project import PIPELINES, ask
 
@@ -63,6 +74,62 @@ def test_a_value_out_of_range_is_refused(up: Operated) -> None:
     with pytest.raises(urllib.error.HTTPError, match="409"):
         up.start("transfer/toy", name="toy", pipeline=pipeline)
     assert len(up.runs("transfer")) == before
+
+
+def test_run_from_a_browser(up: Operated, browser: WebDriver) -> None:
+    """The form has the pipeline's fields with what they mean; a number out of range is refused
+    there, and with one in range the run goes through to its end, its MLflow run and its model."""
+    deployment = up.get("deployments/name/transfer/toy")["id"]
+    ui = up.prefect.removesuffix("/api")
+    browser.get(f"{ui}/v2/deployments/deployment/{deployment}/run")
+    epochs = field(browser, "Epochs", 2)  # the first is the source training's
+    browser.execute_script("arguments[0].scrollIntoView()", epochs)
+    assert (
+        "Passes over the target's labelled rows" in browser.find_element(By.TAG_NAME, "body").text
+    )
+    submit = found(browser, By.XPATH, "//button[.='Submit']")
+    for number in ("0", "1"):
+        epochs.send_keys(Keys.CONTROL, "a")
+        epochs.send_keys(number)
+        if number == "1":
+            photograph(browser, "GRAFT_FORM")
+        before = len(up.runs("transfer"))
+        submit.click()
+        if number == "0":
+            told = "//*[contains(text(), '0 is less than or equal to the minimum of 0')]"
+            found(browser, By.XPATH, told)
+            assert len(up.runs("transfer")) == before
+    run = until(lambda: up.runs("transfer")[before:], "a run")[0]["id"]
+    assert up.ended(run)["type"] == "COMPLETED"
+    browser.get(f"{ui}/v2/runs/flow-run/{run}")
+    found(browser, By.XPATH, "//*[.='Completed']")
+    photograph(browser, "GRAFT_RUN")
+    experiment, tracked = mlflow_run(up)
+    assert tracked["data"]["params"]["training.epochs"] == "1"
+    browser.get(f"{up.mlflow}/#/experiments/{experiment}/runs/{tracked['info']['run_id']}")
+    found(browser, By.XPATH, "//*[contains(text(), 'test_macro_f1')]")
+    version = tracked["data"]["tags"]["graft.model"].partition("/")[2]
+    browser.get(f"{up.mlflow}/#/models/toy/versions/{version}")
+    found(browser, By.XPATH, "//*[contains(text(), 'challenger') or contains(text(), 'champion')]")
+    photograph(browser, "GRAFT_MODEL")
+
+
+def mlflow_run(up: Operated) -> tuple[str, dict[str, Any]]:
+    """The experiment of `toy` and its last parent run; parameters and tags by name."""
+    experiment = ask_get(f"{up.mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=toy")
+    identifier = experiment["experiment"]["experiment_id"]
+    body = {"experiment_ids": [identifier], "order_by": ["attributes.start_time DESC"]}
+    found = ask(f"{up.mlflow}/api/2.0/mlflow/runs/search", body)["runs"]
+    for run in found:
+        for kind in ("params", "tags"):
+            run["data"][kind] = {one["key"]: one["value"] for one in run["data"].get(kind, [])}
+    return identifier, next(run for run in found if "graft.model" in run["data"]["tags"])
+
+
+def ask_get(url: str) -> Any:
+    """JSON at an address."""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return json.load(answer)
 
 
 def test_scheduled(up: Operated) -> None:
