@@ -260,6 +260,20 @@ class Schedule(Config):
         return self
 
 
+class Monitoring(Config):
+    """Whether fresh text is still what the champion was made for; see `graft monitor`."""
+
+    text: str
+    """A file of fresh text, or `served`: what `graft serve --log` kept."""
+    false_alarms: Annotated[float, Field(ge=0.001, le=0.5)] = 0.05
+    """How often text like that of the target may raise an alarm, by all measures together."""
+    schedule: Schedule | None = None
+    """When a server looks; null: when it is asked to."""
+    retrain: bool = False
+    """true: an alarm starts the pipeline again, with the fresh text as the target's `more_text`;
+    for a paradigm, or a pretraining, that reads the target's text."""
+
+
 class Pipeline(Config):
     """One transfer: what is learned, from where, to where and how."""
 
@@ -293,6 +307,8 @@ class Pipeline(Config):
     """Work pools, on a server."""
     schedule: Schedule | None = None
     """When a server runs it; null: when it is asked to."""
+    monitoring: Monitoring | None = None
+    """What a server looks at after the model is in production; null: nothing."""
 
     @property
     def target_name(self) -> str:

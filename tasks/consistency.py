@@ -23,9 +23,22 @@ def check(pipeline: Pipeline) -> None:
     early_stopping(pipeline)
     source_drop(pipeline)
     slices(pipeline)
+    monitoring(pipeline)
     paradigm(pipeline)
     for name in pipeline.domains:
         columns_and_labels(pipeline, name)
+
+
+def monitoring(pipeline: Pipeline) -> None:
+    """Drifted text is learned from by what reads text."""
+    pretraining = pipeline.pretraining
+    reads = pipeline.paradigm.reads_text or (pretraining and pretraining.data != "source")
+    if pipeline.monitoring and pipeline.monitoring.retrain and not reads:
+        raise Conflict(
+            ("monitoring", "retrain"),
+            f"monitoring.retrain: '{pipeline.paradigm.kind}' does not read the target's text; give "
+            "a paradigm that does (domain_adaptation), or pretraining with data: target",
+        )
 
 
 def names(pipeline: Pipeline) -> None:

@@ -72,6 +72,9 @@ class Domain(Config):
     """`sha256:…` of a registry package's file (required there), or a hub commit."""
     licence: str | None = None
     """The data's licence; it stands in the model card."""
+    more_text: str | None = None
+    """A file of more of this domain's text, without labels, whose columns are called as Graft's
+    fields are (jsonl, csv, parquet): what `graft monitor` keeps of a drift."""
     application: AnyApplication | None = None
     """What this source's labels are, where they differ from the target's; they then have a head of
     their own. null: the pipeline's application."""

@@ -47,6 +47,8 @@ SHAPING = {"format", "header", "columns", "label_rule", "group", "group_separato
 """What of a domain's configuration shapes its rows."""
 
 Labels = Mapping[str, Sequence[str | int | bool] | Range]
+MORE_TEXT = "more_text"
+"""What the name of a file begins with that is no part of the domain's own data."""
 ANYTHING = Rule()
 """What the group and the columns of slices must be."""
 
@@ -65,6 +67,8 @@ def stage(name: str, domain: Domain, application: Application) -> Stage:
         files = side_by_side(found, domain.path)
     else:
         files = data_files(found, domain.path, any_ending=domain.format is not None)
+    if domain.more_text is not None:
+        files.append(further(fetch(domain.more_text, None, "datasets"), domain.more_text))
     return Stage(
         name="ingest",
         subject=name,
@@ -111,6 +115,17 @@ def data_files(path: Path, place: str, *, any_ending: bool = False) -> list[File
         f"{place}: expected files named train, validation (or dev), test, unlabelled, or one data "
         f"file ({', '.join(READERS)}; .gz too); found: {some([p.name for p in found])}"
     )
+
+
+def further(path: Path, place: str) -> File:
+    """A file of unlabelled text beside the domain's own data.
+
+    Raises:
+        DataError: it is a folder.
+    """
+    if not path.is_file():
+        raise DataError(f"{place}: more_text is one file ({', '.join(READERS)})")
+    return File(path, place, "unlabelled", f"{MORE_TEXT}: {path.name}")
 
 
 def side_by_side(folder: Path, place: str) -> list[File]:
@@ -179,7 +194,8 @@ def ingest(files: Sequence[File], domain: Domain, application: Application, fold
     left_out = 0
     labels = [f for f, rule in application.fields.items() if rule.values or rule.tags]
     for file in files:
-        for number, values in _rows(file, domain, application):
+        own = not file.name.startswith(MORE_TEXT)
+        for number, values in _rows(file, domain if own else plain(domain), application):
             if domain.label_rule is not None:
                 relabelled = {
                     field: relabel(value, application.fields[field], domain.label_rule)
@@ -205,6 +221,13 @@ def ingest(files: Sequence[File], domain: Domain, application: Application, fold
         "files": dict(Counter(columns["file"])),
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+def plain(domain: Domain) -> Domain:
+    """How a file is read that has Graft's own names for its columns."""
+    usual = ("files", "format", "header", "columns", "group", "group_separator")
+    fields = Domain.model_fields
+    return domain.model_copy(update={name: fields[name].get_default() for name in usual})
 
 
 def apply_rule(value: str, rule: Labels) -> str | None:

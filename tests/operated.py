@@ -160,3 +160,39 @@ def operated(base: Path, pipelines: str, *options: str) -> Iterator[Operated]:
 def alive(home: Path) -> list[int]:
     """Whatever of a stack still runs, but for this process."""
     return [one for one in pids("", home) if one != os.getpid()]
+
+
+EIGHT = tuple(f"p{number}" for number in range(1, 9))
+LIGHT = PIPELINES.partition("\n")[2]
+for old, new in (
+    (
+        "source_training: {epochs: 2, learning_rate: 1.0e-3, checkpoint_every: 5}",
+        "source_training: null",
+    ),
+    ("{resamples: 200}", "{resamples: 200, baselines: [majority]}"),
+    ("{model: toy}", "{model: NAME}\n    run_on: {flow: cpu, transfer: cpu}\n    seed: SEED"),
+    ("  toy:", "  NAME:"),
+):
+    assert old in LIGHT
+    LIGHT = LIGHT.replace(old, new)
+EIGHT_PIPELINES = "".join(
+    LIGHT.replace("NAME", name).replace("SEED", str(seed)) for seed, name in enumerate(EIGHT)
+)
+"""Eight that have nothing in common but their data, each of one process."""
+
+
+def eight_at_once(up: Operated) -> None:
+    """All are started together, all end, and nothing is lost: runs, tasks, models, curves."""
+    up.graft("deploy")
+    runs = {name: up.start(f"transfer/{name}") for name in EIGHT}
+    ended = {name: up.ended(run)["type"] for name, run in runs.items()}
+    assert set(ended.values()) == {"COMPLETED"}, ended
+    for name, run in runs.items():
+        asked = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
+        until(
+            lambda asked=asked: len(ask(f"{up.prefect}/task_runs/filter", asked)) == 11,
+            f"the tasks of {name}",
+        )
+        url = f"{up.mlflow}/api/2.0/mlflow/registered-models/get-latest-versions"
+        versions = ask(url, {"name": name})["model_versions"]
+        assert [version["version"] for version in versions] == ["1"]

@@ -183,6 +183,9 @@ def test_bad_input(file: Path, old: str, new: str, mark: str, says: list[str]) -
 
 
 CROSS = [
+    ("drift that nothing learns from", "    promotion:\n",
+     "    monitoring: {text: served, retrain: true}\n    promotion:\n",
+     ["monitoring.retrain: 'fine_tuning' does not read", "domain_adaptation", "data: target"]),
     ("unknown metric", "    promotion:\n", "    evaluation:\n      metric: bleu\n    promotion:\n",
      ["evaluation.metric 'bleu'", "macro_f1, accuracy"]),
     ("target also a source", "products:", "movies:",

@@ -220,6 +220,21 @@ def test_folder_brings_its_split(tmp_path: Path, classification: TextClassificat
     ]
 
 
+def test_more_text(tmp_path: Path, classification: TextClassification) -> None:
+    """A file of more text has Graft's columns, whatever the domain's are, and no labels."""
+    (tmp_path / "data.csv").write_text("5,Fine\n")
+    (tmp_path / "drift.jsonl").write_text('{"text": "Who knows", "label": "positive"}\n')
+    options = {"header": ("stars", "review"), "columns": {"text": "review", "label": "stars"}}
+    more = str(tmp_path / "drift.jsonl")
+    found, _ = rows(tmp_path / "data.csv", classification, more_text=more, **options)
+    assert [(r["text"], r["label"], r["split"]) for r in found] == [
+        ("Fine", "5", None),
+        ("Who knows", None, "unlabelled"),
+    ]
+    with pytest.raises(DataError, match="more_text is one file"):
+        rows(tmp_path / "data.csv", classification, more_text=str(tmp_path), **options)
+
+
 def test_folder_of_shards(tmp_path: Path, classification: TextClassification) -> None:
     """A set in several numbered Parquet files is one set."""
     for number in range(2):

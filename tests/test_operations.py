@@ -24,7 +24,14 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from tests.browser import field, found, photograph
-from tests.operated import SLOW, Operated, operated, until
+from tests.operated import (
+    EIGHT_PIPELINES,
+    SLOW,
+    Operated,
+    eight_at_once,
+    operated,
+    until,
+)
 from tests.project import PIPELINES, ask
 
 pytestmark = pytest.mark.integration
@@ -79,29 +86,15 @@ def test_a_value_out_of_range_is_refused(up: Operated) -> None:
 def test_run_from_a_browser(up: Operated, browser: WebDriver) -> None:
     """The form has the pipeline's fields with what they mean; a number out of range is refused
     there, and with one in range the run goes through to its end, its MLflow run and its model."""
-    deployment = up.get("deployments/name/transfer/toy")["id"]
-    ui = up.prefect.removesuffix("/api")
-    browser.get(f"{ui}/v2/deployments/deployment/{deployment}/run")
-    epochs = field(browser, "Epochs", 2)  # the first is the source training's
-    browser.execute_script("arguments[0].scrollIntoView()", epochs)
-    assert (
-        "Passes over the target's labelled rows" in browser.find_element(By.TAG_NAME, "body").text
-    )
-    submit = found(browser, By.XPATH, "//button[.='Submit']")
-    for number in ("0", "1"):
-        epochs.send_keys(Keys.CONTROL, "a")
-        epochs.send_keys(number)
-        if number == "1":
-            photograph(browser, "GRAFT_FORM")
-        before = len(up.runs("transfer"))
-        submit.click()
-        if number == "0":
-            told = "//*[contains(text(), '0 is less than or equal to the minimum of 0')]"
-            found(browser, By.XPATH, told)
-            assert len(up.runs("transfer")) == before
+    before = len(up.runs("transfer"))
+    submit_form(up, browser, "0")
+    refusal = "//*[contains(text(), '0 is less than or equal to the minimum of 0')]"
+    found(browser, By.XPATH, refusal)
+    assert len(up.runs("transfer")) == before
+    submit_form(up, browser, "1")
     run = until(lambda: up.runs("transfer")[before:], "a run")[0]["id"]
     assert up.ended(run)["type"] == "COMPLETED"
-    browser.get(f"{ui}/v2/runs/flow-run/{run}")
+    browser.get(f"{up.prefect.removesuffix('/api')}/v2/runs/flow-run/{run}")
     found(browser, By.XPATH, "//*[.='Completed']")
     photograph(browser, "GRAFT_RUN")
     experiment, tracked = mlflow_run(up)
@@ -112,6 +105,20 @@ def test_run_from_a_browser(up: Operated, browser: WebDriver) -> None:
     browser.get(f"{up.mlflow}/#/models/toy/versions/{version}")
     found(browser, By.XPATH, "//*[contains(text(), 'challenger') or contains(text(), 'champion')]")
     photograph(browser, "GRAFT_MODEL")
+
+
+def submit_form(up: Operated, browser: WebDriver, epochs: str) -> None:
+    """Start `toy` with so many epochs."""
+    deployment = up.get("deployments/name/transfer/toy")["id"]
+    ui = up.prefect.removesuffix("/api")
+    browser.get(f"{ui}/v2/deployments/deployment/{deployment}/run")
+    number = field(browser, "Epochs", 2)  # the first is the source training's
+    browser.execute_script("arguments[0].scrollIntoView()", number)
+    assert "Passes over the target's labelled rows" in found(browser, By.TAG_NAME, "form").text
+    number.send_keys(Keys.CONTROL, "a")
+    number.send_keys(epochs)
+    photograph(browser, "GRAFT_FORM")
+    found(browser, By.XPATH, "//button[.='Submit']").click()
 
 
 def mlflow_run(up: Operated) -> tuple[str, dict[str, Any]]:
@@ -256,6 +263,12 @@ def test_nobody_answers(up: Operated) -> None:
         "because": "nobody approved it within 0.005 hours",
         "champion": None,
     }
+
+
+def test_eight_at_once(up: Operated) -> None:
+    """Eight pipelines that start together end together, and SQLite loses nothing of them."""
+    up.declare(AFTER_RUN + SLOW + EIGHT_PIPELINES)
+    eight_at_once(up)
 
 
 def in_training(up: Operated) -> str:
