@@ -6,6 +6,7 @@ Read `transfer` below from top to bottom: each line is a node of the DAG.
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow
@@ -13,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.report import markdown_table
 from tasks import (
+    drift,
     evaluate,
     ingest,
     predict,
@@ -139,6 +141,9 @@ def record_data(tracker: Tracker, valid: dict[str, store.Output], parts: store.O
         tracker.parent, parts.file(f"{tracker.pipeline.target_name}/test.parquet"), "frozen"
     )
     tracker.artifact(tracker.parent, parts.file(split.LEARNED), "frozen")
+    with TemporaryDirectory() as folder:  # what fresh text is compared with; see tasks/drift.py
+        text = drift.write_text(tracker.pipeline, parts, Path(folder))
+        tracker.artifact(tracker.parent, text, "frozen")
 
 
 def record_evaluation(

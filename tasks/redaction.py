@@ -24,7 +24,8 @@ PRIVATE = re.compile(r"[@?#]")
 EMAIL = re.compile(r"[\w.+%'-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 IBAN = re.compile(
     r"(?<![A-Za-z0-9])"
-    r"(?:[A-Z]{2}\d{2}(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,3})?|[A-Za-z]{2}\d{2}[A-Za-z0-9]{11,30})"
+    r"(?:[A-Z]{2}\d{2}(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,3})?"
+    r"|[A-Za-z]{2}\d{2}[A-Za-z0-9]{11,30})"
     r"(?![A-Za-z0-9])"
 )
 IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\.?\d)")
@@ -32,7 +33,8 @@ IPV6 = re.compile(r"(?<![\w:.])(?=[0-9a-f]{0,4}:)[0-9a-f:]{3,39}(?:\.\d{1,3}){0,
 DIGITS = re.compile(r"(?<!\d)[+(]{0,2}\d(?:[ ./()\u2013-]{0,2}\d){6,}")
 """Seven or more digits with what people put between them."""
 DATE = re.compile(
-    r"(?:\d{4}([-./])\d{1,2}\1\d{1,2}|\d{1,2}([-./])\d{1,2}\2\d{4})(?:[ T]\d{1,2})?|\d{4}[-\u2013]\d{4}"
+    r"(?:\d{4}([-./])\d{1,2}\1\d{1,2}|\d{1,2}([-./])\d{1,2}\2\d{4})(?: \d{1,2})?"
+    r"|\d{4}[-\u2013]\d{4}"
 )
 LONGEST_PHONE = 12
 """Digits of a telephone number written with blanks or signs; more are a card's or an account's."""

@@ -48,6 +48,11 @@ class Sample:
     confidence: np.ndarray | None = None
     """(N,) of its answer, in [0, 1]; None: it has none."""
 
+    def take(self, rows: np.ndarray) -> Sample:
+        """Some of the rows, by their numbers."""
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Sample(**{n: None if one is None else one[rows] for n, one in own.items()})
+
 
 @dataclass(frozen=True)
 class Measure:
