@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prefect.utilities.callables import parameter_schema
 
+from benchmarks.serving import ask
 from flows import announce
 from flows.service import application
 from tasks import served, tracking
@@ -22,7 +24,8 @@ from tasks.inputs import read_table
 from tasks.learning.contracts import Row
 from tasks.load import load
 from tests.project import numbered, write_project, write_rows
-from tests.test_serve import champion
+from tests.test_serve import Place, champion
+from tests.test_serve import served as served_by
 from tests.tiny import reviews
 
 pytestmark = pytest.mark.integration
@@ -181,6 +184,20 @@ def test_served_with_consent_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (path,) = served.folder("toy").iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.name.startswith(time.strftime("%Y-%m-%d", time.gmtime()))
+
+
+def test_a_server_that_keeps_requests(project: Path) -> None:
+    """By the command: nothing without --log; with it, what was answered last is written, too."""
+    place = Place(project, project / "home", "1", "2")
+    said = {"params": {"log": True}, "dataframe_records": [{"text": "great from 10.0.0.1"}]}
+    with served_by(place) as (at, _):
+        assert ask(at, said)[0] == 200
+    assert not kept_lines()
+    with served_by(place, "toy", "--log") as (at, _):
+        assert ask(at, said)[0] == 200
+        assert ask(at, {"dataframe_records": said["dataframe_records"]})[0] == 200
+    assert [row["text"] for row in kept_lines()] == ["great from <ip>"]
+    shutil.rmtree(served.folder("toy"))
 
 
 def test_a_log_that_cannot_write(
