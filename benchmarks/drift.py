@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from tasks import drift, provenance
+from tasks import drift, provenance, watch
 from tasks.champion import load_champion
 from tasks.errors import GraftError
 from tasks.fetch import fetch
@@ -45,13 +45,15 @@ OTHERS = ("products", "tweets", "editorials")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Rows of each part of the movie snippets; what is left is held out."""
+    """Rows of each part of the movie snippets."""
 
     source: int = 1500
     train: int = 1500
     labelled: int = 300
     test: int = 2000
     """The monitor's reference."""
+    held: int | None = None
+    """Rows that draws are of; None: all that are left."""
     fresh: int = 200
     """Of a draw, and of each other domain."""
     draws: int = 200
@@ -124,7 +126,7 @@ def write_project(folder: Path, sizes: Sizes) -> list[dict[str, str]]:
         "promotion": {"model": MODEL},
     }
     YAML().dump({"pipelines": {MODEL: pipeline}}, folder / "pipelines.yaml")
-    return list(movies)
+    return list(movies)[: sizes.held]
 
 
 def write(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
@@ -160,11 +162,11 @@ def measured(folder: Path, sizes: Sizes) -> Found:
         name: json.loads(graft(folder, "monitor", MODEL, f"{name}.jsonl", "--json"))
         for name in OTHERS
     }
-    watch = drift.watched(MODEL, "")
-    model = load_champion(MODEL, watch.version, "float32").model
-    known = {word for row in watch.trained for word in words(drift.written(row))}
-    seed = watch.pipeline.seed
-    reference = drift.sample(model, drift.drawn(watch.reference, drift.ROWS, seed), known)
+    found = watch.watched(MODEL, "")
+    model = load_champion(MODEL, found.version, "float32").model
+    known = {word for row in found.trained for word in words(drift.written(row))}
+    seed = found.pipeline.seed
+    reference = drift.sample(model, watch.drawn(found.reference, drift.ROWS, seed), known)
     texts = [{"text": row["text"]} for row in held]
     draws = list(held_out_draws(drift.sample(model, texts, known), reference, sizes, seed))
     return Found(reports, draws, len(held))

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from flows.announce import announce_drift
 from flows.drift import markdown
-from tasks import drift, fresh
+from tasks import drift, fresh, watch
 from tasks.stage import plan
 
 Model = Annotated[str, Field(min_length=1, description="A registered model with a champion.")]
@@ -51,14 +51,14 @@ def monitor(model: Model, text: Text, false_alarms: FalseAlarms = 0.05) -> dict[
     Returns:
         The report: see `tasks/drift.py`.
     """
-    watch = plan("find", model, drift.watched, model, text)
-    rows = plan("read", text, fresh.fresh_rows, watch, text)
-    seen = plan("ask", model, drift.look, watch, rows)
-    report = plan("judge", model, drift.judge, watch, seen, len(rows), text, false_alarms)
+    found = plan("find", model, watch.watched, model, text)
+    rows = plan("read", text, fresh.fresh_rows, found, text)
+    seen = plan("ask", model, drift.look, found, rows)
+    report = plan("judge", model, drift.judge, found, seen, len(rows), text, false_alarms)
     if report["drifted"]:
-        report["kept"] = fresh.keep(watch, rows)
+        report["kept"] = fresh.keep(found, rows)
     with TemporaryDirectory() as folder:
-        report["run"] = drift.log(watch, seen, report, Path(folder))
+        report["run"] = drift.log(found, seen, report, Path(folder))
     if report["drifted"]:
         announce_drift(report)
     create_markdown_artifact(

@@ -14,7 +14,6 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.report import markdown_table
 from tasks import (
-    drift,
     evaluate,
     ingest,
     predict,
@@ -25,6 +24,7 @@ from tasks import (
     split,
     store,
     validate,
+    watch,
 )
 from tasks import transfer as transferring
 from tasks.config import Pipeline
@@ -141,8 +141,8 @@ def record_data(tracker: Tracker, valid: dict[str, store.Output], parts: store.O
         tracker.parent, parts.file(f"{tracker.pipeline.target_name}/test.parquet"), "frozen"
     )
     tracker.artifact(tracker.parent, parts.file(split.LEARNED), "frozen")
-    with TemporaryDirectory() as folder:  # what fresh text is compared with; see tasks/drift.py
-        text = drift.write_text(tracker.pipeline, parts, Path(folder))
+    with TemporaryDirectory() as folder:  # what fresh text is compared with; see tasks/watch.py
+        text = watch.write_text(tracker.pipeline, parts, Path(folder))
         tracker.artifact(tracker.parent, text, "frozen")
 
 

@@ -1,8 +1,4 @@
-"""Fresh text against the text that a champion was made for.
-
-The reference are the test rows of the run that made it: text of its domain that it was not trained
-on, as fresh text is not either. Its own training rows would lie elsewhere for it, and would have no
-unknown words. Both sides are what the champion makes of them, now.
+"""Fresh text against the text that a champion was made for: both are what it makes of them, now.
 
 report.json      measures with thresholds, shares of labels, rows
 measures.png, embeddings.png, lengths.png
@@ -16,47 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import promote, registry, store, tracking
-from tasks.champion import champion_version, load_champion
-from tasks.config import Pipeline
-from tasks.errors import DataRejected
+from tasks import tracking
+from tasks.champion import load_champion
 from tasks.learning.applications.words import words
 from tasks.learning.contracts import Prediction, Row
-from tasks.load import resolve
-from tasks.redaction import redacted
-from tasks.split import text_key
-from tasks.training import read_rows
+from tasks.watch import Watch, drawn
 
 if TYPE_CHECKING:
     from tasks.learning.drift import Measure, Sample
     from tasks.learning.serving import ServedModel
 
-SERVED = "served"
-"""In the place of a file: what `graft serve --log` kept."""
 ROWS = 2000
 """So many rows of each side are looked at, drawn with the pipeline's seed."""
-FEWEST = 50
-"""Of either side: fewer do not tell drift from chance."""
-RECORDED = 5000
-"""Rows of training text that a run records, for their words."""
-TEXT = "text.parquet"
-"""What a run records of them."""
-
-
-@dataclass(frozen=True)
-class Watch:
-    """A champion, and text of its domain."""
-
-    model: str
-    version: str
-    run: str
-    """The MLflow run that made it."""
-    pipeline: Pipeline
-    """As that run recorded it."""
-    reference: Sequence[Row]
-    """Its frozen test rows, what a prediction needs of them."""
-    trained: Sequence[Row]
-    """The target's training text, or a sample of it."""
 
 
 @dataclass(frozen=True)
@@ -65,63 +32,6 @@ class Seen:
 
     reference: Sample
     fresh: Sample
-
-
-def write_text(pipeline: Pipeline, parts: store.Output, folder: Path) -> Path:
-    """text.parquet: the target's training text, unlabelled too, without labels; some of it, if it
-    is long. No text that is a test row's: the monitor's reference."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    inputs, name = pipeline.application.inputs, pipeline.target_name
-    by_set = {s: read_rows(parts.file(f"{name}/{s}.parquet")) for s in ("train", "unlabelled")}
-    tested = {text_key(row, inputs) for row in read_rows(parts.file(f"{name}/test.parquet"))}
-    rows = [
-        row for found in by_set.values() for row in found if text_key(row, inputs) not in tested
-    ]
-    kept = drawn(rows, RECORDED, pipeline.seed)
-    table = {field: [row[field] for row in kept] for field in inputs}
-    pq.write_table(
-        pa.table(table, schema=pa.schema((f, pa.string()) for f in inputs)), folder / TEXT
-    )
-    return folder / TEXT
-
-
-def drawn(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
-    """So many of the rows at most, in their order."""
-    import numpy as np
-
-    if len(rows) <= count:
-        return list(rows)
-    chosen = np.random.default_rng(seed).choice(len(rows), count, replace=False)
-    return [rows[i] for i in sorted(chosen)]
-
-
-def watched(model: str, text: str) -> Watch:
-    """The champion of a model, and its domain's text.
-
-    What `graft serve --log` kept is redacted, so its reference is, too.
-
-    Raises:
-        SourceUnavailable: no such model, no champion, or what its run recorded is gone.
-        DataRejected: too few test rows.
-        TrackingError: MLflow does not answer.
-    """
-    version, _ = champion_version(model)
-    run = registry.run_of(model, version)
-    pipeline = resolve(tracking.recorded_configuration(run)[1])
-    inputs = pipeline.application.inputs
-    told = redacted if text == SERVED else str
-    reference, trained = (
-        [{field: told(row[field]) for field in inputs} for row in read_rows(path)]
-        for path in (promote.recorded(model, version, name) for name in ("test.parquet", TEXT))
-    )
-    if len(reference) < FEWEST:
-        raise DataRejected(
-            f"model '{model}': version {version} has {len(reference)} test rows to compare with; "
-            f"at least {FEWEST} tell drift from chance"
-        )
-    return Watch(model, version, run, pipeline, reference, trained)
 
 
 def look(watch: Watch, fresh: Sequence[Row]) -> Seen:

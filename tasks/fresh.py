@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks import served, store
-from tasks.drift import FEWEST, ROWS, SERVED, Watch
+from tasks.drift import ROWS
 from tasks.errors import DataError, DataRejected, SourceUnavailable
 from tasks.inputs import is_file, read_inputs, read_table
 from tasks.learning.contracts import Application, Row
 from tasks.split import text_digest
+from tasks.watch import FEWEST, SERVED, Watch
 
 FOLDER = "monitor"
 

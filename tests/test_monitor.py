@@ -107,7 +107,7 @@ def test_same_and_other_text(told: list[dict[str, Any]]) -> None:
 
 def test_what_the_run_records() -> None:
     """The target's training text, unlabelled too, without labels and without test rows."""
-    from tasks.drift import watched
+    from tasks.watch import watched
 
     watch = watched("toy", "same.jsonl")
     texts = [{row["text"] for row in side} for side in (watch.trained, watch.reference)]

@@ -51,7 +51,8 @@ class Sample:
     def take(self, rows: np.ndarray) -> Sample:
         """Some of the rows, by their numbers."""
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Sample(**{n: None if one is None else one[rows] for n, one in own.items()})
+        some = {name: None if one is None else one[rows] for name, one in own.items()}
+        return Sample(**some)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
