@@ -1,6 +1,12 @@
-"""Decisions as Prefect events, which an automation can act on, and as artifacts."""
+"""Decisions and drift as Prefect events, which an automation can act on, and as artifacts.
+
+The events' resource is `graft.model.NAME`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
@@ -12,13 +18,9 @@ from tasks.history import Entry
 def announce(model: str, entry: Entry) -> None:
     """Emit `graft.promoted`, `graft.equivalent`, `graft.rejected` or `graft.rolled_back`.
 
-    The resource is `graft.model.NAME`; the payload is the ledger's entry and its hash.
+    The payload is the ledger's entry and its hash.
     """
-    emit_event(
-        event=f"graft.{entry.decision}",
-        resource={"prefect.resource.id": f"graft.model.{model}", "prefect.resource.name": model},
-        payload={**vars(entry), "hash": entry.hash},
-    )
+    _emit(f"graft.{entry.decision}", model, {**vars(entry), "hash": entry.hash})
 
 
 def conclude(model: str, entry: Entry, evidence: str) -> None:
@@ -28,3 +30,17 @@ def conclude(model: str, entry: Entry, evidence: str) -> None:
         key=f"{model.lower().replace('_', '-')}-promotion",
         markdown=f"{evidence}- {plain(outcome(entry))}\n",
     )
+
+
+def announce_drift(report: Mapping[str, Any]) -> None:
+    """Emit `graft.drifted`.
+
+    The payload is the monitor's report: model, version, measures with thresholds, rows, the MLflow
+    run that has the pictures, and, as `kept`, where the fresh rows lie.
+    """
+    _emit("graft.drifted", report["model"], dict(report))
+
+
+def _emit(event: str, model: str, payload: dict[str, Any]) -> None:
+    resource = {"prefect.resource.id": f"graft.model.{model}", "prefect.resource.name": model}
+    emit_event(event=event, resource=resource, payload=payload)

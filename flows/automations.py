@@ -1,16 +1,19 @@
-"""What the server does by itself when a worker falls silent, or a run crashes."""
+"""What the server does by itself when a worker falls silent, a run crashes, or text drifts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from tasks.config import Pipeline
 
 HEARTBEAT = 30
 """Seconds between two signs of life; Prefect takes no less."""
@@ -24,8 +27,43 @@ ENDS = (
 OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.graft"}
 
 
-def wanted(deployments: Mapping[str, DeploymentResponse]) -> list[AutomationCore]:
+def wanted(
+    pipelines: Mapping[str, Pipeline], deployments: Mapping[str, DeploymentResponse]
+) -> list[AutomationCore]:
     """The automations that Graft's deployments need."""
+    retrained = {
+        name: pipeline
+        for name, pipeline in pipelines.items()
+        if pipeline.monitoring and pipeline.monitoring.retrain
+    }
+    return [
+        *watching(deployments["recover/runs"].id),
+        *(
+            retraining(name, pipeline, deployments[f"transfer/{name}"].id)
+            for name, pipeline in retrained.items()
+        ),
+    ]
+
+
+def retraining(name: str, pipeline: Pipeline, deployment: UUID) -> AutomationCore:
+    """Text that drifted starts the pipeline again, which reads it without labels."""
+    parameters: dict[str, Any] = {"name": name, "pipeline": pipeline.model_dump(mode="json")}
+    parameters["pipeline"]["target"][pipeline.target_name]["more_text"] = "{{ event.payload.kept }}"
+    return AutomationCore(
+        name=f"graft: {name} is trained again when {pipeline.promotion.model} drifts",
+        description="The fresh rows are text of the target's, without labels.",
+        trigger=EventTrigger(
+            expect={"graft.drifted"},
+            match={"prefect.resource.id": f"graft.model.{pipeline.promotion.model}"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[RunDeployment(source="selected", deployment_id=deployment, parameters=parameters)],
+    )
+
+
+def watching(recover: UUID) -> list[AutomationCore]:
+    """A run whose worker fell silent has crashed, and one that crashed is started again."""
     beat = "prefect.flow-run.heartbeat"
     return [
         AutomationCore(
@@ -60,7 +98,7 @@ def wanted(deployments: Mapping[str, DeploymentResponse]) -> list[AutomationCore
             actions=[
                 RunDeployment(
                     source="selected",
-                    deployment_id=deployments["recover/runs"].id,
+                    deployment_id=recover,
                     parameters={"crashed": "{{ flow_run.id }}"},
                 )
             ],

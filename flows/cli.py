@@ -350,6 +350,9 @@ def serve(
         Literal["float32", "bfloat16"],
         typer.Option(help="bfloat16 is taken if its answers to the test rows are as good."),
     ] = "float32",
+    log: Annotated[
+        bool, typer.Option("--log", help="Keep requests that say so, redacted, for graft monitor.")
+    ] = False,
 ) -> None:
     """Serve a model's champion over HTTP, in the JSON of MLflow's scoring server.
 
@@ -366,7 +369,7 @@ def serve(
     logger.info("%s: loading the champion …", name)
     from flows.serve import serve as serving
 
-    serving(name, host, port, precision)
+    serving(name, host, port, precision, keep=log)
 
 
 @app.command()
@@ -390,6 +393,43 @@ def promote(
     from flows.evidence import print_evidence
 
     print_evidence(result)
+
+
+@app.command()
+def monitor(
+    model: Annotated[str, typer.Argument(help="A registered model with a champion.")],
+    text: Annotated[
+        str,
+        typer.Argument(help="A file, as graft predict takes it; served: what graft serve kept."),
+    ],
+    false_alarms: Annotated[
+        float,
+        typer.Option(
+            "--false-alarms",
+            min=0.001,
+            max=0.5,
+            help="How often text of the model's own domain may raise an alarm.",
+        ),
+    ] = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Compare fresh text with the text a model's champion was made for.
+
+    The exit code is 0 with drift and without; --json has "drifted".
+    """
+    check_home()
+    if as_json:
+        keep_stdout_for_json()
+    with prefect_and_mlflow():
+        from flows.monitor import monitor as monitoring
+
+        report = monitoring(model, text, false_alarms)
+    if as_json:
+        print(json.dumps(report))
+        return
+    from flows.drift import print_report
+
+    print_report(report)
 
 
 def person(by: str | None) -> str:

@@ -3,6 +3,7 @@
 transfer/NAME     the pipeline's flow on work pool `run_on.flow`, with its schedule
 learn/NAME        what learns, on `run_on.transfer`, where that is another one
 promote/MODEL     the promotion of a registered model
+monitor/MODEL     whether fresh text is still what its champion was made for, with its schedule
 approval/MODEL    a person's answer to it, and deadline/MODEL where nobody gives one
 recover/runs      what starts a pipeline again whose worker died
 
@@ -37,6 +38,7 @@ from flows import automations
 from flows.approval import approval, deadline
 from flows.console import console
 from flows.learn import learning
+from flows.monitor import monitor
 from flows.promote import promote
 from flows.recover import recover
 from flows.transfer import transfer
@@ -101,6 +103,18 @@ def of_pipeline(name: str, pipeline: Pipeline) -> Iterator[RunnerDeployment]:
         yield deployment(learning, name, run_on.transfer, {}, told, tags)
     told = f"Compare the challenger of {model} with its champion, and promote the better one."
     yield deployment(promote, model, run_on.flow, {"model": model}, told)
+    looks = pipeline.monitoring
+    watched = looks.model_dump(include={"text", "false_alarms"}) if looks else {}
+    told = f"Whether fresh text is still what the champion of {model} was made for."
+    yield deployment(
+        monitor,
+        model,
+        run_on.flow,
+        {"model": model, **watched},
+        told,
+        schedule=looks.schedule if looks else None,
+        limit=ONE_AT_A_TIME,
+    )
     told = f"What a person says to a promotion of {model}; the promotion starts it."
     yield deployment(approval, model, run_on.flow, {}, told)
     told = f"The answer to a promotion of {model} that nobody answered."
@@ -166,7 +180,7 @@ def changes(
                 found[one.name].apply()
             elif one.kind == "gone" and prune:
                 client.delete_deployment(had[one.name].id)
-        wanted_automations = automations.wanted(held(client)) if apply else []
+        wanted_automations = automations.wanted(pipelines, held(client)) if apply else []
         for automation in wanted_automations:
             told += [Change(*made) for made in automations.ensure(client, automation)]
     return told

@@ -19,6 +19,7 @@ from flows.service import WAITING, Service, application
 from tasks.champion import Precision
 from tasks.errors import ConfigError
 from tasks.progress import logger
+from tasks.served import Log
 from tasks.tracking import without_credentials
 
 SECONDS = 3.0
@@ -29,12 +30,21 @@ after each failure more, up to five minutes."""
 LONGEST = 300.0
 GRACE = 25
 """Seconds in which requests must end once the server is told to; Kubernetes gives 30."""
+LAST = 2.0
+"""Seconds in which requests that are to be kept are written then."""
 KEPT = 75
 """Seconds that an idle connection is kept: longer than a proxy before it keeps one (nginx: 60)."""
 
 
-def serve(name: str, host: str, port: int, precision: Precision) -> None:
+def serve(name: str, host: str, port: int, precision: Precision, *, keep: bool = False) -> None:
     """Serve until SIGINT or SIGTERM, which end what was begun; then end the process.
+
+    Args:
+        name: the model.
+        host: where to listen.
+        port: 0: one that is free.
+        precision: see `tasks/champion.py`.
+        keep: whether requests that say so are kept, see `tasks/served.py`.
 
     Raises:
         ConfigError: nothing can listen there.
@@ -44,7 +54,8 @@ def serve(name: str, host: str, port: int, precision: Precision) -> None:
     for library in ("asyncio", "mlflow", "uvicorn"):  # what they have to say is told otherwise
         logging.getLogger(library).setLevel(logging.CRITICAL)
     listener = listen(host, port)
-    service = Service(name, precision)
+    log = Log(name) if keep else None
+    service = Service(name, precision, log)
     config = uvicorn.Config(
         application(service),
         lifespan="off",
@@ -62,6 +73,8 @@ def serve(name: str, host: str, port: int, precision: Precision) -> None:
     follower = Follower(service, server, address(listener))
     threading.Thread(target=follower.run, daemon=True).start()
     server.run(sockets=[listener])
+    if log:
+        log.close(LAST)
     if follower.refused:
         raise follower.refused
     sys.stdout.flush()

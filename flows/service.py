@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from tasks.champion import Champion, Precision, champion_version, load_champion
 from tasks.progress import logger
 from tasks.request import Refused, requested
+from tasks.served import Log, consents
 from tasks.tracking import without_credentials
 
 BYTES = 1_000_000
@@ -34,9 +35,9 @@ PATHS = "/invocations (POST), /ready, /health and /ping (GET)"
 class Service:
     """One model's champion, whichever it is, asked by many."""
 
-    def __init__(self, name: str, precision: Precision = "float32") -> None:
-        """Nothing is served before `look`."""
-        self.name, self.precision = name, precision
+    def __init__(self, name: str, precision: Precision = "float32", log: Log | None = None) -> None:
+        """Nothing is served before `look`; `log` keeps requests that say so."""
+        self.name, self.precision, self.log = name, precision, log
         self.champion: Champion | None = None
         self._served: tuple[str, int] | None = None
         self._waiting = 0
@@ -95,6 +96,8 @@ class Service:
             raise Refused(503, f"{self.name} is being loaded; try again in a second")
         rows = requested(body, champion.columns)
         told = f'{{"predictions":{champion.answer(rows)}}}'
+        if self.log and consents(body):
+            self.log.keep(champion.version, rows)
         by = {"x-graft-model": f"{champion.name}/{champion.version}"}
         return Response(told, media_type="application/json", headers=by)
 

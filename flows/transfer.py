@@ -7,6 +7,7 @@ DAG.
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow
@@ -17,7 +18,18 @@ from prefect.runtime import deployment
 from flows import elsewhere
 from flows.learn import Start, learn
 from flows.report import markdown_table
-from tasks import evaluate, ingest, readiness, register, scratch, source, split, store, validate
+from tasks import (
+    evaluate,
+    ingest,
+    readiness,
+    register,
+    scratch,
+    source,
+    split,
+    store,
+    validate,
+    watch,
+)
 from tasks.config import Pipeline
 from tasks.errors import DataRejected
 from tasks.load import resolved
@@ -105,6 +117,9 @@ def record_data(tracker: Tracker, valid: dict[str, store.Output], parts: store.O
         tracker.parent, parts.file(f"{tracker.pipeline.target_name}/test.parquet"), "frozen"
     )
     tracker.artifact(tracker.parent, parts.file(split.LEARNED), "frozen")
+    with TemporaryDirectory() as folder:  # what fresh text is compared with; see tasks/watch.py
+        text = watch.write_text(tracker.pipeline, parts, Path(folder))
+        tracker.artifact(tracker.parent, text, "frozen")
 
 
 def record_evaluation(tracker: Tracker, evaluation: store.Output) -> None:

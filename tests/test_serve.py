@@ -312,11 +312,13 @@ def here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 @contextmanager
-def served(place: Place, model: str = "toy") -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(
+    place: Place, model: str = "toy", *options: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`graft serve` at a free port, ready; ended with SIGTERM, and with exit code 0."""
     with (place.home / LOG).open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            command("serve", model, "--port", "0"),
+            command("serve", model, "--port", "0", *options),
             cwd=place.folder,
             env=environment(place.home),
             stdout=subprocess.PIPE,

@@ -148,6 +148,9 @@ class Application(Protocol):
     def request(self) -> tuple[str, ...]:
         """What a served model asks for in their place, in the same order."""
 
+    def asked(self, request: Row) -> dict[str, str]:
+        """A request as the `inputs` of a row, cut into words where they are."""
+
     def model_dump(self, *, mode: str, exclude: set[str] | None = None) -> dict[str, Any]:
         """The configuration as JSON (pydantic's)."""
 
@@ -188,6 +191,9 @@ class Application(Protocol):
 
     def columns(self, row: Row, prediction: Prediction) -> dict[str, Any]:
         """The prediction on a request, as the columns of a table."""
+
+    def given(self, prediction: Prediction) -> set[str]:
+        """The labels that a prediction gives; none where text is written."""
 
     def trivial(self, seen: Sequence[Row], asked: Sequence[Row]) -> list[Prediction]:
         """What needs no learning: an answer to each row of `asked`, having seen the labels of

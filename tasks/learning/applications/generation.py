@@ -95,6 +95,10 @@ class Generation(Config):
         """`text`"""
         return ("text",)
 
+    def asked(self, request: Row) -> dict[str, str]:
+        """The same."""
+        return {name: request[name] for name in self.inputs}
+
     def read(self, row: Row) -> str:
         """The text."""
         return str(row["text"])
@@ -279,6 +283,10 @@ class Generation(Config):
             end=learner.tokenizer.eos_token_id,
             streamer=streamer,
         )
+
+    def given(self, prediction: Prediction) -> set[str]:
+        """None."""
+        return set()
 
     def confidence(self, prediction: Prediction) -> None:
         """It is not said of the whole."""

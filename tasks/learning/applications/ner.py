@@ -104,6 +104,10 @@ class Ner(Config):
         """`text`, as people write it."""
         return ("text",)
 
+    def asked(self, request: Row) -> dict[str, str]:
+        """The text's words, as `tokens`."""
+        return {"tokens": " ".join(words(request))}
+
     def classes(self, row: Row) -> set[str]:
         """The types in a row, and O."""
         return {tag.partition("-")[2] or tag for tag in row["tags"].split(" ")}
@@ -223,6 +227,10 @@ class Ner(Config):
             start, end = places[span["start"]][0], places[span["end"] - 1][1]
             entities.append({**span, "text": text[start:end], "start": start, "end": end})
         return {"entities": entities}
+
+    def given(self, prediction: Prediction) -> set[str]:
+        """The types of its entities."""
+        return {span["label"] for span in prediction["spans"]}
 
     def trivial(self, seen: Sequence[Row], asked: Sequence[Row]) -> list[Prediction]:
         """No entity anywhere: O is the most frequent tag."""

@@ -73,6 +73,10 @@ class TextClassification(Config):
         """`text`"""
         return ("text",)
 
+    def asked(self, request: Row) -> dict[str, str]:
+        """The same."""
+        return {"text": request["text"]}
+
     def classes(self, row: Row) -> set[str]:
         """Its label."""
         return {row["label"]}
@@ -146,6 +150,10 @@ class TextClassification(Config):
         """{"label": "positive", "probability_negative": 0.02, "probability_positive": 0.98}"""
         pairs = zip(self.labels, prediction["probabilities"], strict=True)
         return {"label": prediction["label"], **{f"probability_{n}": p for n, p in pairs}}
+
+    def given(self, prediction: Prediction) -> set[str]:
+        """Its label."""
+        return {prediction["label"]}
 
     def trivial(self, seen: Sequence[Row], asked: Sequence[Row]) -> list[Prediction]:
         """The most frequent label, and every label's share as its probability."""
