@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from tests.operated import (
     operated,
     until,
 )
-from tests.project import PIPELINES, ask
+from tests.project import PIPELINES, ask, write_rows
 
 pytestmark = pytest.mark.integration
 
@@ -263,6 +264,34 @@ def test_nobody_answers(up: Operated) -> None:
         "because": "nobody approved it within 0.005 hours",
         "champion": None,
     }
+
+
+MOVED = AFTER_RUN.partition("\n")[2].replace("  toy:", "  moved:")
+MOVED = MOVED.replace("{model: toy,", "{model: moved,").replace(
+    "{kind: fine_tuning}", "{kind: domain_adaptation}"
+)
+
+
+def test_drift_trains_again(up: Operated) -> None:
+    """Text that is not what the champion was made for starts its pipeline again, which reads that
+    text without labels."""
+    up.declare(AFTER_RUN + SLOW + MOVED + "    monitoring: {text: fresh.jsonl, retrain: true}\n")
+    write_rows(
+        up.folder / "fresh.jsonl", [{"text": f"quarterly revenue fell by {n}"} for n in range(120)]
+    )
+    up.graft("deploy")
+    up.start("transfer/moved")
+    promotion = until(lambda: up.runs("promote", name={"any_": ["moved"]}), "a promotion")[0]
+    assert up.ended(promotion["id"])["type"] == "COMPLETED"
+    looked = up.start("monitor/moved")
+    assert up.ended(looked)["type"] == "COMPLETED"
+    _, again = until(
+        lambda: (found := up.runs("transfer", name={"any_": ["moved"]}))[1:] and found[:2],
+        "the pipeline runs again",
+    )
+    kept = again["parameters"]["pipeline"]["target"]["products"]["more_text"]
+    assert "quarterly revenue" in Path(kept).read_text()
+    assert up.ended(again["id"])["type"] == "COMPLETED"
 
 
 def test_eight_at_once(up: Operated) -> None:
