@@ -5,8 +5,10 @@ Its key holds nothing of the target's labels, so a retrain on new target data fi
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tasks import progress, store
@@ -35,7 +37,9 @@ def locate(config: BackboneConfig) -> Origin:
     if config.path.startswith("models:/"):
         from tasks.registry import download_model
 
-        folder = download_model(config.path) / "learner" / "backbone"
+        with TemporaryDirectory() as copied:
+            model = download_model(config.path, Path(copied))
+            folder = converted(model / "learner" / "backbone", copy)
     else:
         folder = fetch(config.path, config.revision, "models")
     try:
@@ -47,6 +51,11 @@ def locate(config: BackboneConfig) -> Origin:
     except UnsafeBackbone as error:
         raise UnsafeModel(str(error)) from error
     return Origin(folder, store.folder_digest(folder))
+
+
+def copy(place: Path, target: Path) -> None:
+    """A folder as it is: what is in a registry may be on another machine, or gone tomorrow."""
+    shutil.copytree(place, target)
 
 
 def converted(place: Path, convert: Callable[[Path, Path], None]) -> Path:
