@@ -27,11 +27,11 @@ test: $(STAMP) ## Run every test and print the coverage
 unit: $(STAMP) ## Run the fast tests: no services, no real weights, no training to a score
 	$(BIN)/pytest -m "not integration and not regression"
 
-lint: $(STAMP) ## Check style, types and the Dockerfile
+lint: $(STAMP) ## Check style, types and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/hadolint docker/Dockerfile*
 
 format: $(STAMP) ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
