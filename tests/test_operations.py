@@ -124,6 +124,7 @@ def submit_form(up: Operated, browser: WebDriver, epochs: str) -> None:
     number.send_keys(Keys.CONTROL, "a")
     number.send_keys(epochs)
     photograph(browser, "GRAFT_FORM")
+    time.sleep(3)  # the form asks the server about what was typed, and takes no click meanwhile
     found(browser, By.XPATH, "//button[.='Submit']").click()
 
 
