@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -75,7 +76,13 @@ def begin(case: Case, evidence: str, reason: str, hours: float) -> None:
     """Have `approval` ask, and `deadline` answer when the time is over."""
     name = case.model
     parameters = {"case": asdict(case), "evidence": evidence, "reason": reason, "hours": hours}
-    asking = run_deployment(f"approval/{name}", parameters=parameters, timeout=0, as_subflow=False)
+    asking = run_deployment(
+        f"approval/{name}",
+        parameters=parameters,
+        timeout=0,
+        as_subflow=False,
+        idempotency_key=f"{flow_run.id} approval",  # a promotion that is started again asks once
+    )
     assert isinstance(asking, FlowRun)
     run_deployment(
         f"deadline/{name}",
@@ -83,6 +90,7 @@ def begin(case: Case, evidence: str, reason: str, hours: float) -> None:
         scheduled_time=datetime.now(UTC) + timedelta(hours=hours),
         timeout=0,
         as_subflow=False,
+        idempotency_key=f"{flow_run.id} deadline",
     )
     progress.logger.warning(
         "an approval is waited for, in the Prefect UI or by: graft approve %s --by NAME", asking.id
@@ -122,10 +130,10 @@ def deadline(run: str, hours: float) -> None:
     with get_client(sync_client=True) as client:
         while not (state := client.read_flow_run(UUID(run)).state) or not state.is_final():
             if state and state.is_paused():  # before that, no worker has begun to ask
-                resume_flow_run(UUID(run), told.model_dump())
-                return
+                with suppress(NotPausedError, RuntimeError):  # another answer, or no form yet
+                    resume_flow_run(UUID(run), told.model_dump())
             time.sleep(POLL_EVERY)
-    progress.logger.info("flow run %s was answered", run)
+    progress.logger.info("flow run %s has its answer", run)
 
 
 def understood(answer: Approval, reason: str) -> tuple[Decision, str, str]:

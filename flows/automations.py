@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -11,7 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 
 from tasks.config import Pipeline
 
@@ -24,25 +24,32 @@ ENDS = (
     *("Scheduled", "Resuming"),
 )
 """States after which no sign of life is expected."""
-OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.graft"}
+TAG = "graft"
+"""What every deployment of Graft's is known by."""
+WATCHED = "graft-watched"
+"""What those are known by whose runs are dead when they are silent. A run that suspends at once is
+none of them: its first sign of life may be heard after it has gone to sleep."""
+PREFIX = "graft: "
+"""How the names of all automations begin."""
+
+
+def tagged(tag: str) -> dict[str, str | list[str]]:
+    """A run's related resource."""
+    return {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{tag}"}
 
 
 def wanted(
     pipelines: Mapping[str, Pipeline], deployments: Mapping[str, DeploymentResponse]
 ) -> list[AutomationCore]:
-    """The automations that Graft's deployments need."""
-    retrained = {
-        name: pipeline
-        for name, pipeline in pipelines.items()
-        if pipeline.monitoring and pipeline.monitoring.retrain
-    }
-    return [
-        *watching(deployments["recover/runs"].id),
-        *(
-            retraining(name, pipeline, deployments[f"transfer/{name}"].id)
-            for name, pipeline in retrained.items()
-        ),
-    ]
+    """The automations that Graft's deployments need; none of one that is not there yet."""
+    found = []
+    if recover := deployments.get("recover/runs"):
+        found += watching(recover.id)
+    for name, pipeline in pipelines.items():
+        deployed = deployments.get(f"transfer/{name}")
+        if deployed and pipeline.monitoring and pipeline.monitoring.retrain:
+            found.append(retraining(name, pipeline, deployed.id))
+    return found
 
 
 def retraining(name: str, pipeline: Pipeline, deployment: UUID) -> AutomationCore:
@@ -50,7 +57,7 @@ def retraining(name: str, pipeline: Pipeline, deployment: UUID) -> AutomationCor
     parameters: dict[str, Any] = {"name": name, "pipeline": pipeline.model_dump(mode="json")}
     parameters["pipeline"]["target"][pipeline.target_name]["more_text"] = "{{ event.payload.kept }}"
     return AutomationCore(
-        name=f"graft: {name} is trained again when {pipeline.promotion.model} drifts",
+        name=f"{PREFIX}{name} is trained again when {pipeline.promotion.model} drifts",
         description="The fresh rows are text of the target's, without labels.",
         trigger=EventTrigger(
             expect={"graft.drifted"},
@@ -67,13 +74,13 @@ def watching(recover: UUID) -> list[AutomationCore]:
     beat = "prefect.flow-run.heartbeat"
     return [
         AutomationCore(
-            name="graft: a worker fell silent",
+            name=f"{PREFIX}a worker fell silent",
             description=f"A run without a heartbeat for {SILENCE} s has crashed.",
             trigger=EventTrigger(
                 after={beat},
                 expect={beat, *(f"prefect.flow-run.{state}" for state in ENDS)},
                 match={"prefect.resource.id": ["prefect.flow-run.*"]},
-                match_related=OURS,
+                match_related=tagged(WATCHED),
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
                 threshold=1,
@@ -86,12 +93,12 @@ def watching(recover: UUID) -> list[AutomationCore]:
             ],
         ),
         AutomationCore(
-            name="graft: a run crashed",
+            name=f"{PREFIX}a run crashed",
             description="It is started again, twice at most.",
             trigger=EventTrigger(
                 expect={"prefect.flow-run.Crashed"},
                 match={"prefect.resource.id": ["prefect.flow-run.*"]},
-                match_related=OURS,
+                match_related=tagged(TAG),
                 posture=Posture.Reactive,
                 threshold=1,
             ),
@@ -106,21 +113,38 @@ def watching(recover: UUID) -> list[AutomationCore]:
     ]
 
 
+def unwanted(
+    client: SyncPrefectClient, wanted: Iterable[AutomationCore], ours: Container[UUID]
+) -> list[Automation]:
+    """Automations of Graft's that start one of these deployments, and are not wanted any more."""
+    names = {one.name for one in wanted}
+    return [
+        one
+        for one in client.read_automations()
+        if one.name.startswith(PREFIX) and one.name not in names
+        for action in one.actions
+        if isinstance(action, RunDeployment) and action.deployment_id in ours
+    ]
+
+
 def ensure(
-    client: SyncPrefectClient, wanted: AutomationCore
+    client: SyncPrefectClient, wanted: AutomationCore, *, apply: bool
 ) -> Iterator[tuple[str, Literal["new", "changed"]]]:
-    """Make an automation as it is wanted; gives its name and what that did, if anything.
+    """Make an automation as it is wanted; gives its name and what that does, if anything.
 
     Whether it is enabled is left to the UI.
     """
     found = client.read_automations_by_name(wanted.name)
     name = f"automation {wanted.name}"
     if not found:
-        client.create_automation(wanted)
+        if apply:
+            client.create_automation(wanted)
         yield name, "new"
         return
     kept = {"enabled": found[0].enabled, "owner_resource": found[0].owner_resource}
     had = AutomationCore.model_validate(found[0].model_dump(exclude={"id"}))
-    if had != wanted.model_copy(update=kept):
-        client.update_automation(found[0].id, wanted)
+    made = wanted.model_copy(update=kept)
+    if had != made:
+        if apply:
+            client.update_automation(found[0].id, made)
         yield name, "changed"

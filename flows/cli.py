@@ -148,11 +148,15 @@ def check_server(command: str) -> None:
 
     Raises:
         ConfigError: it is not.
+        Unreachable: it does not answer.
     """
+    from flows.server import check_answers
+
     if "PREFECT_API_URL" not in os.environ:
         raise ConfigError(
             f"graft {command}: set PREFECT_API_URL to a Prefect server; graft up starts one"
         )
+    check_answers(os.environ["PREFECT_API_URL"])
 
 
 @app.command()
@@ -175,7 +179,7 @@ def deploy(
     pipelines = {name: load(file, name) for name in names(file)}
     from flows import deploy as deploying
 
-    told = deploying.changes(pipelines, file.absolute().parent, apply=not diff, prune=prune)
+    told = deploying.changes(pipelines, file.resolve().parent, apply=not diff, prune=prune)
     if as_json:
         print(json.dumps([vars(one) for one in told]))
         return
@@ -210,11 +214,19 @@ def up(
     host: Annotated[str, typer.Option("--host", help="Where the servers listen.")] = "127.0.0.1",
     prefect_database: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="postgresql+asyncpg://…; default: SQLite in GRAFT_HOME."),
+        typer.Option(
+            metavar="URL",
+            envvar="GRAFT_PREFECT_DATABASE",
+            help="postgresql+asyncpg://…; default: SQLite in GRAFT_HOME.",
+        ),
     ] = None,
     mlflow_database: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="postgresql://…; default: SQLite in GRAFT_HOME."),
+        typer.Option(
+            metavar="URL",
+            envvar="GRAFT_MLFLOW_DATABASE",
+            help="postgresql://…; default: SQLite in GRAFT_HOME.",
+        ),
     ] = None,
 ) -> None:
     """Start all that a team needs on this machine: servers, deployments and workers.
@@ -242,6 +254,8 @@ def status(file: File = DEFAULT_FILE, as_json: Json = False) -> None:
     pipelines = {name: load(file, name) for name in names(file)}
     from flows import status as state
 
+    if as_json:
+        keep_stdout_for_json()
     told = state.status(pipelines)
     if as_json:
         print(json.dumps(told))

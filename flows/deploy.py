@@ -43,9 +43,8 @@ from flows.promote import promote
 from flows.recover import recover
 from flows.transfer import transfer
 from tasks.config import Pipeline, Schedule
+from tasks.errors import ConfigError
 
-TAG = "graft"
-"""What every deployment of Graft's is known by."""
 ONE_AT_A_TIME = ConcurrencyLimitConfig(
     limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
 )
@@ -71,7 +70,7 @@ class Change:
     """What deploying does, or would do, to one deployment."""
 
     name: str
-    kind: Literal["new", "changed", "unchanged", "gone"]
+    kind: Literal["new", "changed", "unchanged", "gone", "removed"]
     fields: tuple[str, ...] = ()
     """What differs, where it is changed."""
 
@@ -81,9 +80,17 @@ def wanted(pipelines: Mapping[str, Pipeline], folder: Path) -> dict[str, RunnerD
     found = [made for name, pipeline in pipelines.items() for made in of_pipeline(name, pipeline)]
     first = next(iter(pipelines.values()))
     found.append(deployment(recover, "runs", first.run_on.flow, {}, RECOVERS))
+    named: dict[str, RunnerDeployment] = {}
     for made in found:
         made.job_variables["working_dir"] = str(folder)
-    return {f"{made.flow_name}/{made.name}": made for made in found}
+        name = f"{made.flow_name}/{made.name}"
+        if name in named and described(named[name]) != described(made):
+            raise ConfigError(
+                f"two pipelines have the promotion.model '{made.name}': give both the same "
+                "run_on.flow, and `monitoring` to one alone"
+            )
+        named[name] = made
+    return named
 
 
 RECOVERS = "Starts a pipeline's flow again when its worker died; an automation asks it to."
@@ -93,7 +100,7 @@ def of_pipeline(name: str, pipeline: Pipeline) -> Iterator[RunnerDeployment]:
     """What one pipeline needs."""
     run_on, model = pipeline.run_on, pipeline.promotion.model
     parameters = {"name": name, "pipeline": pipeline.model_dump(mode="json")}
-    tags = (pipeline.application.kind, pipeline.paradigm.kind)
+    tags = (automations.WATCHED, pipeline.application.kind, pipeline.paradigm.kind)
     told = f"{pipeline.description}\n\n{', '.join(pipeline.sources)} → {pipeline.target_name}"
     yield deployment(
         transfer, name, run_on.flow, parameters, told, tags, pipeline.schedule, ONE_AT_A_TIME
@@ -102,7 +109,7 @@ def of_pipeline(name: str, pipeline: Pipeline) -> Iterator[RunnerDeployment]:
         told = f"What pipeline {name} learns; its flow starts it."
         yield deployment(learning, name, run_on.transfer, {}, told, tags)
     told = f"Compare the challenger of {model} with its champion, and promote the better one."
-    yield deployment(promote, model, run_on.flow, {"model": model}, told)
+    yield deployment(promote, model, run_on.flow, {"model": model}, told, tags[:1])
     looks = pipeline.monitoring
     watched = looks.model_dump(include={"text", "false_alarms"}) if looks else {}
     told = f"Whether fresh text is still what the champion of {model} was made for."
@@ -112,6 +119,7 @@ def of_pipeline(name: str, pipeline: Pipeline) -> Iterator[RunnerDeployment]:
         run_on.flow,
         {"model": model, **watched},
         told,
+        tags[:1],
         schedule=looks.schedule if looks else None,
         limit=ONE_AT_A_TIME,
     )
@@ -138,7 +146,7 @@ def deployment(
         work_pool_name=pool,
         parameters=dict(parameters),
         description=description,
-        tags=sorted({TAG, *tags}),
+        tags=sorted({automations.TAG, *tags}),
         schedules=[timed(schedule)] if schedule else [],
         concurrency_limit=limit,
         entrypoint_type=EntrypointType.MODULE_PATH,
@@ -170,20 +178,40 @@ def changes(
     found = wanted(pipelines, folder)
     with get_client(sync_client=True) as client:
         had = held(client)
+        ours = {name: one for name, one in had.items() if of_folder(one, folder)}
         if apply:
             for pool in sorted({str(made.work_pool_name) for made in found.values()}):
                 create_pool(client, pool)
         told = [change(name, made, had.get(name)) for name, made in found.items()]
-        told += [Change(name, "gone") for name in had if name not in found]
+        told += [Change(name, "gone") for name in ours if name not in found]
         for one in told if apply else ():
             if one.kind in ("new", "changed"):
+                keep_paused(found[one.name], had.get(one.name))
                 found[one.name].apply()
             elif one.kind == "gone" and prune:
                 client.delete_deployment(had[one.name].id)
-        wanted_automations = automations.wanted(pipelines, held(client)) if apply else []
-        for automation in wanted_automations:
-            told += [Change(*made) for made in automations.ensure(client, automation)]
+        there = held(client)
+        needed = automations.wanted(pipelines, there)
+        for automation in needed:
+            made = automations.ensure(client, automation, apply=apply)
+            told += [Change(*one) for one in made]
+        for old in automations.unwanted(client, needed, {one.id for one in ours.values()}):
+            if apply:
+                client.delete_automation(old.id)
+            told.append(Change(f"automation {old.name}", "removed"))
     return told
+
+
+def of_folder(deployment: DeploymentResponse, folder: Path) -> bool:
+    """Whether it was deployed from there: others on the server are other projects'."""
+    return bool(deployment.job_variables.get("working_dir") == str(folder))
+
+
+def keep_paused(made: RunnerDeployment, had: DeploymentResponse | None) -> None:
+    """Schedules that were switched off in the UI stay so."""
+    if had and had.schedules and not any(one.active for one in had.schedules):
+        for schedule in made.schedules or []:
+            schedule.active = False
 
 
 def create_pool(client: SyncPrefectClient, name: str) -> None:
@@ -195,7 +223,7 @@ def create_pool(client: SyncPrefectClient, name: str) -> None:
 
 def held(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
     """Graft's deployments on the server, by flow and name."""
-    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[automations.TAG]))
     found: list[DeploymentResponse] = []
     while page := client.read_deployments(deployment_filter=ours, limit=200, offset=len(found)):
         found += page
@@ -238,7 +266,7 @@ def described(made: RunnerDeployment | DeploymentResponse) -> dict[str, Any]:
 def print_changes(told: Iterable[Change], *, diff: bool, prune: bool) -> None:
     """A line a change, and how many deployments stay as they are."""
     gone = "removed" if prune else "not in the file any more; --prune removes it"
-    words = {"new": "made", "changed": "changed", "gone": gone}
+    words = {"new": "made", "changed": "changed", "gone": gone, "removed": "removed"}
     would = "would be " if diff else ""
     same = 0
     for one in told:

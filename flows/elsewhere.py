@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from itertools import count
+from typing import Any
 
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment, flow_run
+from prefect.states import Crashed, State
 
 from flows.learn import Start, sent
 from tasks.config import Pipeline
-from tasks.errors import WorkerError
+from tasks.errors import ConfigError, WorkerError
 from tasks.progress import logger
 from tasks.tracking import Tracker
 
 TRIES = 3
 """Crashes of the worker, after each of which another goes on from the last checkpoint."""
+PENDING = 900.0
+"""Seconds that a worker has to begin what it took; if it died meanwhile, no heartbeat tells."""
 POLL_EVERY = 1.0
 """Seconds between two looks at how far it is."""
 
@@ -26,6 +31,30 @@ POLL_EVERY = 1.0
 def wanted(pipeline: Pipeline) -> bool:
     """Whether this process is a deployed run, and its pipeline learns on another pool than it."""
     return deployment.id is not None and pipeline.run_on.transfer != pipeline.run_on.flow
+
+
+def check(name: str, pipeline: Pipeline) -> None:
+    """What a deployed run will start is there, before it has worked for hours.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    needed: list[tuple[str, str | None]] = []
+    if wanted(pipeline):
+        needed.append((f"learn/{name}", pipeline.run_on.transfer))
+    if pipeline.promotion.after_run:
+        needed.append((f"promote/{pipeline.promotion.model}", None))
+    with get_client(sync_client=True) as client:
+        for one, pool in needed:
+            try:
+                found = client.read_deployment_by_name(one)
+            except ObjectNotFound as error:
+                raise ConfigError(f"there is no deployment {one}; graft deploy makes it") from error
+            if pool and found.work_pool_name != pool:
+                raise ConfigError(
+                    f"run_on.transfer '{pool}': {one} is on '{found.work_pool_name}'; change it in "
+                    "the file, and graft deploy"
+                )
 
 
 def learn(tracker: Tracker, pipeline: Pipeline, start: Start) -> None:
@@ -79,6 +108,13 @@ def ended(run: FlowRun, pool: str) -> tuple[str, str]:
             assert state is not None
             if state.is_final():
                 return state.type.value, state.message or str(state.name)
+            since = time.time() - state.timestamp.timestamp()
+            if state.is_pending() and since > PENDING:
+                lost: State[Any] = Crashed(
+                    message=f"Its worker did not begin it within {PENDING:.0f} s."
+                )
+                client.set_flow_run_state(run.id, lost, force=True)
+                continue
             if state.name != told:
                 told = state.name
                 logger.info("learning on work pool '%s': %s", pool, told)

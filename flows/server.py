@@ -17,7 +17,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tasks.errors import GraftError
+from tasks.errors import GraftError, Unreachable
+from tasks.tracking import without_credentials
 
 TIMEOUT = 120.0
 TEMPORARY = "GRAFT_TEMPORARY_SERVER"
@@ -58,6 +59,21 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         yield lambda: wait(process, port)
     finally:
         del os.environ["PREFECT_API_URL"], os.environ[TEMPORARY]
+
+
+def check_answers(url: str) -> None:
+    """A server that is not there is named before anything else fails for it.
+
+    Raises:
+        Unreachable: nothing answers.
+    """
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=20).close()
+    except urllib.error.HTTPError:
+        return  # whatever it has to say, it is there
+    except (OSError, ValueError) as error:
+        told = f"{getattr(error, 'reason', error)}"
+        raise Unreachable(f"PREFECT_API_URL {without_credentials(url)}: {told}") from error
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -26,8 +26,9 @@ from flows.console import console
 from flows.deploy import held
 from tasks import registry
 from tasks.config import Pipeline
-from tasks.errors import SourceUnavailable
+from tasks.errors import LedgerError, SourceUnavailable
 from tasks.ledger import CHAMPION, Ledger
+from tasks.progress import logger
 from tasks.promote import CHALLENGER
 
 
@@ -90,6 +91,9 @@ def model(name: str) -> dict[str, Any]:
         champion, challenger = (registry.alias_version(name, a) for a in (CHAMPION, CHALLENGER))
         entries = Ledger(name).entries()
     except SourceUnavailable:  # it has no version yet
+        return {"model": name, "champion": None, "champion_since": None, "challenger": None}
+    except LedgerError as error:
+        logger.warning("%s", error)
         return {"model": name, "champion": None, "champion_since": None, "challenger": None}
     since = [entry.at for entry in entries if entry.champion == champion != entry.previous]
     return {

@@ -13,9 +13,9 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.deployments import run_deployment
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 
-from flows import elsewhere
+from flows import elsewhere, slots
 from flows.learn import Start, learn
 from flows.report import markdown_table
 from tasks import (
@@ -30,7 +30,7 @@ from tasks import (
     validate,
     watch,
 )
-from tasks.config import Pipeline
+from tasks.config import Name, Pipeline
 from tasks.errors import DataRejected
 from tasks.load import resolved
 from tasks.stage import plan, run
@@ -39,7 +39,7 @@ from tasks.training import Origin
 
 
 @flow(name="transfer", flow_run_name="{name}", validate_parameters=False, persist_result=False)
-def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
+def transfer(name: Name, pipeline: Pipeline) -> dict[str, Any]:
     """Carry knowledge from the sources to the target, measure it, and register the result.
 
     Args:
@@ -50,7 +50,9 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         evaluation (the report), registration (model, version), run (the MLflow run id).
     """
     pipeline = resolved(pipeline)
-    with tracked(name, pipeline) as tracker:
+    if deployment.id:
+        elsewhere.check(name, pipeline)
+    with tracked(name, pipeline, flow_run.id if deployment.id else None) as tracker:
         backbone = None
         if pipeline.backbone.path:
             backbone = plan("fetch", "backbone", source.locate, pipeline.backbone)
@@ -77,7 +79,8 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         start = Start(backbone, parts, ready)
         if elsewhere.wanted(pipeline):
             elsewhere.learn(tracker, pipeline, start)
-        learned = learn(tracker, pipeline, start)
+        with slots.held():  # of this worker, if it has any
+            learned = learn(tracker, pipeline, start)
 
         evaluated = evaluate.stage(
             pipeline, parts, learned.learners, learned.answers, learned.on_sources, learned.origin
@@ -88,7 +91,12 @@ def transfer(name: str, pipeline: Pipeline) -> dict[str, Any]:
         registered = register.stage(tracker, parts, learned.learners["transfer"], evaluation)
         found = conclude(tracker, evaluation, run(registered, evaluation))
     if deployment.id and pipeline.promotion.after_run:
-        run_deployment(f"promote/{pipeline.promotion.model}", timeout=0, as_subflow=False)
+        run_deployment(
+            f"promote/{pipeline.promotion.model}",
+            timeout=0,
+            as_subflow=False,
+            idempotency_key=f"{flow_run.id} promote",
+        )
     return found
 
 

@@ -29,10 +29,12 @@ from tasks.progress import logger
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 PATIENCE = 180.0
 """Seconds until a server answers."""
-GRACE = 20.0
-"""Seconds a service has to end once it is told to."""
+GRACE = 60.0
+"""Seconds a service has to end once it is told to: a worker ends its runs first."""
 OFTEN, SHORTLY = 5, 60.0
 """So many starts of a service in so many seconds, and something is wrong with it."""
+ALL = "0.0.0.0"
+"""The host that stands for all of this machine's addresses."""
 BIN = Path(sys.executable).parent
 
 
@@ -158,6 +160,8 @@ def only_one() -> Iterator[None]:
 
 def stop(services: Sequence[Service]) -> None:
     """End them and what they started, by force after `GRACE`."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave some behind
+        signal.signal(number, signal.SIG_IGN)
     for service in services:
         service.signal(signal.SIGTERM)
     deadline = time.monotonic() + GRACE
@@ -178,16 +182,18 @@ def address(host: str, wanted: int) -> str:
                 probe.bind((host, port))
             except OSError:
                 continue
-            return f"http://{host}:{probe.getsockname()[1]}"
+            reached = "127.0.0.1" if host == ALL else host
+            return f"http://{reached}:{probe.getsockname()[1]}"
     raise ConfigError(f"--host {host}: nothing can listen there")
 
 
 def prefect_server(addresses: Addresses, host: str, database: str | None) -> Service:
     """The API, its services and the UI."""
-    settings = {"PREFECT_SERVER_UI_API_URL": f"{addresses.prefect}/api"}
+    port = addresses.prefect.rpartition(":")[2]
+    seen = f"http://{socket.gethostname()}:{port}" if host == ALL else addresses.prefect
+    settings = {"PREFECT_SERVER_UI_API_URL": f"{seen}/api"}
     if database:
         settings["PREFECT_API_DATABASE_CONNECTION_URL"] = database
-    port = addresses.prefect.rpartition(":")[2]
     command = ("prefect", "server", "start", "--host", host, "--port", port)
     return Service("prefect", command, settings)
 
@@ -197,10 +203,14 @@ def mlflow_server(addresses: Addresses, host: str, database: str | None) -> Serv
     command = (
         *("mlflow", "server", "--host", host, "--port", addresses.mlflow.rpartition(":")[2]),
         *("--workers", "1"),
-        *("--backend-store-uri", database or f"sqlite:///{store.home() / 'mlflow.db'}"),
         *("--artifacts-destination", str(store.home() / "mlartifacts")),
     )
-    return Service("mlflow", command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    settings = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # not on the command line, where every user of the machine could read a password
+        "MLFLOW_BACKEND_STORE_URI": database or f"sqlite:///{store.home() / 'mlflow.db'}",
+    }
+    return Service("mlflow", command, settings)
 
 
 def all_workers(addresses: Addresses) -> list[Service]:

@@ -7,7 +7,6 @@ applications and paradigms are where those live: `tasks/learning/applications` a
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
@@ -230,7 +229,7 @@ class Schedule(Config):
 
     cron: str | None = None
     """Minute, hour, day of the month, month, day of the week: `0 3 * * 1` is Mondays at three."""
-    every_hours: PositiveFloat | None = None
+    every_hours: Annotated[float, Field(ge=0.1)] | None = None
     """Hours from one run to the next."""
     timezone: str = "UTC"
     """What the cron is read in: Europe/Berlin."""
@@ -249,11 +248,11 @@ class Schedule(Config):
         if (self.cron is None) == (self.every_hours is None):
             raise ValueError("give either cron or every_hours")
         if self.cron is not None:
-            from cronsim import CronSim, CronSimError
+            from prefect.client.schemas.schedules import CronSchedule
 
             try:
-                next(CronSim(self.cron, datetime.now(UTC)))
-            except (CronSimError, StopIteration) as error:
+                CronSchedule(cron=self.cron, timezone=self.timezone)
+            except ValueError as error:
                 raise ValueError(
                     f"cron '{self.cron}' is none: minute hour day month weekday, such as 0 3 * * 1"
                 ) from error

@@ -269,12 +269,18 @@ def keep(
 
 
 def decide(case: Case, decided: Decision, by: str, because: str) -> Entry:
-    """Write a decision to the ledger; the alias follows.
+    """Write a decision to the ledger; the alias follows. What is decided stays so: a flow that is
+    started again finds its entry.
 
     Raises:
         LedgerError: the champion is another one by now.
     """
-    return Ledger(case.model).append(
+    ledger = Ledger(case.model)
+    for entry in ledger.entries():
+        if entry.run == case.run:
+            ledger.settle()
+            return entry
+    return ledger.append(
         case.standing,
         decision=decided,
         version=case.version,

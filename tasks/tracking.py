@@ -30,6 +30,8 @@ NAME = re.compile(r"[\w.\- ]+")
 CREDENTIALS = re.compile(r"://[^/\s]*@")
 """User and password in an address: never shown."""
 LOG_EVERY = 10
+FLOW_RUN = "graft.flow_run"
+"""The tag that names a deployed run of Prefect's."""
 
 
 def tracking_uri() -> str:
@@ -84,8 +86,15 @@ def refusals_named() -> Iterator[None]:
 class Tracker:
     """The MLflow runs of one pipeline run."""
 
-    def __init__(self, name: str, pipeline: Pipeline, parent: str | None = None) -> None:
-        """Open the parent run, or go on with one that another process opened.
+    def __init__(
+        self,
+        name: str,
+        pipeline: Pipeline,
+        parent: str | None = None,
+        flow_run: str | None = None,
+    ) -> None:
+        """Open the parent run, or go on with one that another process opened: `parent`, or that of
+        the same `flow_run`, which died and was started again.
 
         Raises:
             TrackingError: the server does not answer or refuses.
@@ -93,7 +102,7 @@ class Tracker:
         self.client, self.name, self.pipeline = connect(), name, pipeline
         with refusals_named():
             self.experiment = self._experiment()
-            self.parent = parent or self._open()
+            self.parent = parent or self._begun(flow_run) or self._open(flow_run)
         self.children = self._nested()
         self._complete: set[str] = set()
         self._sent: dict[str, int] = {}
@@ -108,9 +117,17 @@ class Tracker:
         root = (store.home() / "mlartifacts" / self.name).as_uri() if local else None
         return str(self.client.create_experiment(self.name, artifact_location=root))
 
-    def _open(self) -> str:
+    def _begun(self, flow_run: str | None) -> str | None:
+        """The parent run that this flow run opened before."""
+        if flow_run is None:
+            return None
+        found = self.client.search_runs([self.experiment], f"tags.`{FLOW_RUN}` = '{flow_run}'")
+        return str(found[0].info.run_id) if found else None
+
+    def _open(self, flow_run: str | None) -> str:
         """A new parent run, with the configuration."""
-        parent = self._start(self.name, provenance.tags())
+        known = {FLOW_RUN: flow_run} if flow_run else {}
+        parent = self._start(self.name, {**provenance.tags(), **known})
         self.client.log_batch(parent, params=list(_params(self.pipeline)))
         text = json.dumps(self.pipeline.model_dump(mode="json"), indent=1)
         self.client.log_text(parent, text, CONFIGURATION)
@@ -221,9 +238,15 @@ SUBJECT_RUNS = {"source": "source_only"}
 
 
 @contextmanager
-def tracked(name: str, pipeline: Pipeline) -> Iterator[Tracker]:
-    """Runs in MLflow for what happens inside; failed and interrupted ones are marked so."""
-    tracker = Tracker(name, pipeline)
+def tracked(name: str, pipeline: Pipeline, flow_run: str | None = None) -> Iterator[Tracker]:
+    """Runs in MLflow for what happens inside; failed and interrupted ones are marked so.
+
+    Args:
+        name: the experiment's.
+        pipeline: what is recorded.
+        flow_run: a run of Prefect's that goes on with its own run if it is started again.
+    """
+    tracker = Tracker(name, pipeline, flow_run=flow_run)
     status = "FAILED"
     try:
         with listening(tracker):
