@@ -11,15 +11,15 @@ from flows.console import console
 from flows.evidence import plain
 
 NOTES = {
-    "embeddings": "MMD² of the model's features",
-    "classifier": "AUC of telling fresh rows by their features",
-    "length": "largest gap between the shares of rows up to a length",
-    "unknown_words": "more words that the training text lacks",
-    "labels": "shift of the labels that are given",
-    "confidence": "largest gap between the shares of rows up to a confidence",
+    "embeddings": "MMD²",
+    "classifier": "AUC",
+    "length": "largest gap",
+    "unknown_words": "share more",
+    "labels": "variation",
+    "confidence": "largest gap",
 }
 """Measure -> what it is."""
-HEADINGS = ("measure", "value", "threshold", "p", "reference → fresh", "what it is")
+HEADINGS = ("measure", "value", "threshold", "p", "reference → fresh", "is")
 
 
 def rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -46,7 +46,7 @@ def sentences(report: Mapping[str, Any]) -> Iterator[str]:
     )
     yield (
         f"{fresh} fresh rows against {tested} test rows of version {report['version']}; text like "
-        f"these raises a false alarm {report['false_alarms']:.1%} of the time, by all measures "
+        f"the latter raises a false alarm {report['false_alarms']:.1%} of the time, all measures "
         "together"
     )
     for label, found in report["labels"].items():
