@@ -1,6 +1,7 @@
 """Whether `graft monitor` raises an alarm where it should, and how often where it should not.
 
     python -m benchmarks.drift
+    python -m benchmarks.drift --reviews    # then: rows that come in groups
 
 Trains a champion on movie snippets, as a user does, and shows it text of other domains; then, many
 times, movie snippets that neither it nor the monitor has seen. All four domains are of the package
@@ -74,21 +75,12 @@ class Found:
         """Draws of which some measure is above its threshold."""
         return sum(any(one.drifted for one in draw) for draw in self.draws)
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Of the rate of alarms (Clopper and Pearson 1934)."""
-        from scipy.stats import binomtest
-
-        found = binomtest(self.alarms, len(self.draws)).proportion_ci(confidence, "exact")
-        return float(found.low), float(found.high)
-
 
 def rows_of(domain: str) -> list[dict[str, str]]:
     """Texts and labels of a domain, in an order by chance; each text once, those between positive
     and negative left out, as the pipelines do."""
-    config = load(PIPELINES, "reviews").domains["movies"]
-    path = fetch(str(Path(config.path).parent / FILES[domain]), config.revision, "datasets")
     found: dict[str, dict[str, str]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in source(domain).read_text(encoding="utf-8").splitlines():
         _, score, text = line.split("\t")
         if abs(float(score)) >= 0.3:
             label = "positive" if float(score) > 0 else "negative"
@@ -172,13 +164,69 @@ def measured(folder: Path, sizes: Sizes) -> Found:
     return Found(reports, draws, len(held))
 
 
+def by_review(draws: int) -> Iterator[str]:
+    """Products are sentences of reviews. How often half of the reviews raise an alarm against
+    others, each half drawn anew: by one sentence a review, or by all of the reference's.
+
+    Asks the champion that `measured` left in GRAFT_HOME.
+    """
+    found = watch.watched(MODEL, "")
+    model = load_champion(MODEL, found.version, "float32").model
+    rows, reviews = sentences_of("products")
+    known = {word for row in found.trained for word in words(row["text"])}
+    seen = drift.sample(model, rows, known)
+    everything = np.arange(len(rows))
+    chance = np.random.default_rng(13)
+    alarms = {"one sentence a review": 0, "every sentence of the reference": 0}
+    for _ in range(draws):
+        shuffled = chance.permutation(everything)
+        first = {reviews[i]: i for i in shuffled}  # a sentence of each review, drawn
+        names = chance.permutation(sorted(first))
+        half = len(names) // 2
+        fresh = seen.take(np.array([first[name] for name in names[half:]]))
+        one = np.array([first[name] for name in names[:half]])
+        every = everything[np.isin(reviews, names[:half])]
+        for name, reference in zip(alarms, (one, every), strict=True):
+            measures = compare(seen.take(reference), fresh, 0.05, 13)
+            alarms[name] += any(measure.drifted for measure in measures)
+    yield f"{len(rows)} sentences of {len(set(reviews))} product reviews, {draws} draws\n"
+    yield "| reference | false alarms | 95% interval |\n|---|---|---|"
+    for name, count in alarms.items():
+        low, high = interval(count, draws)
+        yield f"| {name} | {count / draws:.1%} | {low:.1%} to {high:.1%} |"
+
+
+def sentences_of(domain: str) -> tuple[list[dict[str, str]], np.ndarray]:
+    """All texts of a domain, and (N,) the document each is of: 12_3 is the third of 12."""
+    lines = [line.split("\t") for line in source(domain).read_text("utf-8").splitlines()]
+    documents = np.array([name.partition("_")[0] for name, _, _ in lines])
+    return [{"text": text.strip()} for _, _, text in lines], documents
+
+
+def source(domain: str) -> Path:
+    config = load(PIPELINES, "reviews").domains["movies"]
+    return fetch(str(Path(config.path).parent / FILES[domain]), config.revision, "datasets")
+
+
+def interval(count: int, of: int) -> tuple[float, float]:
+    """95% of a rate (Clopper and Pearson 1934)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(count, of).proportion_ci(0.95, "exact")
+    return float(found.low), float(found.high)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift")
     parser.add_argument("--folder", type=Path, default=Path("drift"), help="for data and models")
     parser.add_argument("--draws", type=int, default=Sizes.draws)
     parser.add_argument("--fresh", type=int, default=Sizes.fresh, help="rows of a draw")
     parser.add_argument("--test", type=int, default=Sizes.test, help="rows of the reference")
+    parser.add_argument("--reviews", action="store_true", help="rows in groups; after the others")
     options = parser.parse_args()
+    if options.reviews:
+        print("\n".join(by_review(options.draws)))
+        return
     sizes = Sizes(test=options.test, fresh=options.fresh, draws=options.draws)
     started = time.monotonic()
     found = measured(options.folder, sizes)
@@ -199,7 +247,7 @@ def lines(found: Found, sizes: Sizes) -> Iterator[str]:
     cells = [str(count) for count in alone]
     of = f"{found.alarms} of {len(found.draws)}"
     yield f"| held-out movies, draws with an alarm | {of} | {' | '.join(cells)} |"
-    low, high = found.interval()
+    low, high = interval(found.alarms, len(found.draws))
     rate = found.alarms / len(found.draws)
     yield ""
     yield f"False alarms: {rate:.1%}, 95% interval {low:.1%} to {high:.1%}; stated: 5%."

@@ -11,15 +11,15 @@ from flows.console import console
 from flows.evidence import plain
 
 NOTES = {
-    "embeddings": "MMD² of the model's features",
-    "classifier": "AUC of telling fresh rows by their features",
-    "length": "largest gap between the shares of rows up to a length",
-    "unknown_words": "more words that the training text lacks",
-    "labels": "shift of the labels that are given",
-    "confidence": "largest gap between the shares of rows up to a confidence",
+    "embeddings": "MMD²",
+    "classifier": "AUC",
+    "length": "largest gap",
+    "unknown_words": "share more",
+    "labels": "variation",
+    "confidence": "largest gap",
 }
 """Measure -> what it is."""
-HEADINGS = ("measure", "value", "threshold", "p", "reference → fresh", "what it is")
+HEADINGS = ("measure", "value", "threshold", "p", "reference → fresh", "is")
 
 
 def rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -40,11 +40,14 @@ def sentences(report: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield "No drift: no measure is above its threshold"
     counts = report["rows"]
-    of = f" of {counts['given']}" if counts["given"] > counts["fresh"] else ""
+    fresh, tested = (
+        f"{counts[n]}" if counts[n] == counts[of] else f"{counts[n]} of {counts[of]}"
+        for n, of in (("fresh", "given"), ("reference", "tested"))
+    )
     yield (
-        f"{counts['fresh']} fresh rows{of} against {counts['reference']} test rows of version "
-        f"{report['version']}; text like these raises a false alarm {report['false_alarms']:.1%} "
-        "of the time, by all measures together"
+        f"{fresh} fresh rows against {tested} test rows of version {report['version']}; text like "
+        f"the latter raises a false alarm {report['false_alarms']:.1%} of the time, all measures "
+        "together"
     )
     for label, found in report["labels"].items():
         yield f"{label}: given to {found['reference']:.1%} of the rows, now to {found['fresh']:.1%}"

@@ -52,11 +52,11 @@ def monitor(model: Model, text: Text, false_alarms: FalseAlarms = 0.05) -> dict[
         The report: see `tasks/drift.py`.
     """
     found = plan("find", model, watch.watched, model, text)
-    rows = plan("read", text, fresh.fresh_rows, found, text)
-    seen = plan("ask", model, drift.look, found, rows)
-    report = plan("judge", model, drift.judge, found, seen, len(rows), text, false_alarms)
+    read = plan("read", text, fresh.fresh_text, found, text)
+    seen = plan("ask", model, drift.look, found, read.apart)
+    report = plan("judge", model, drift.judge, found, seen, len(read.rows), text, false_alarms)
     if report["drifted"]:
-        report["kept"] = fresh.keep(found, rows)
+        report["kept"] = fresh.keep(found, read.rows)
     with TemporaryDirectory() as folder:
         report["run"] = drift.log(found, seen, report, Path(folder))
     if report["drifted"]:

@@ -100,6 +100,7 @@ def judge(watch: Watch, seen: Seen, rows: int, text: str, false_alarms: float) -
         "permutations": permutations(false_alarms),
         "rows": {
             "reference": len(seen.reference.length),
+            "tested": watch.tested,
             "fresh": len(seen.fresh.length),
             "given": rows,
         },

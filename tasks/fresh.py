@@ -7,6 +7,7 @@ import os
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,61 +15,92 @@ from tasks import served, store
 from tasks.drift import ROWS
 from tasks.errors import DataError, DataRejected, SourceUnavailable
 from tasks.inputs import is_file, read_inputs, read_table
-from tasks.learning.contracts import Application, Row
+from tasks.learning.contracts import Row
 from tasks.split import text_digest
-from tasks.watch import FEWEST, SERVED, Watch
+from tasks.watch import FEWEST, SERVED, Watch, apart
 
 FOLDER = "monitor"
+Grouped = tuple[dict[str, str], str | None]
+"""A row, and its group."""
 
 
-def fresh_rows(watch: Watch, text: str) -> list[Row]:
-    """Rows as the training data has them, from a file with its columns or with those of a request,
-    or from what was served.
+@dataclass(frozen=True)
+class Fresh:
+    """Text that was read."""
+
+    rows: Sequence[Row]
+    """All of it, as the training data has it."""
+    apart: Sequence[Row]
+    """One row of each group, where there is a column of groups."""
+
+
+def fresh_text(watch: Watch, text: str) -> Fresh:
+    """Rows from a file with the columns of the training data or with those of a request, or from
+    what was served.
 
     Raises:
         SourceUnavailable: there is no such file, or nothing was kept.
         DataError: it cannot be read, lacks a column, or a row has no text in it.
         DataRejected: there are too few.
     """
-    application = watch.pipeline.application
-    if text == SERVED:
-        kept = served.newest(watch.model, ROWS)
-        known = [
-            row for row in kept if all(isinstance(row.get(c), str) for c in application.request)
-        ]
-        if not known:
-            raise SourceUnavailable(
-                f"{served.folder(watch.model)}: nothing was kept; graft serve {watch.model} --log "
-                'keeps requests with "params": {"log": true}'
-            )
-        rows = [application.asked(row) for row in known]
-    elif not is_file(Path(text)):
+    if text != SERVED and not is_file(Path(text)):
         raise SourceUnavailable(
             f"{text}: there is no such file; '{SERVED}' is what graft serve --log kept"
         )
-    else:
-        rows = list(_read(Path(text), application))
-    rows = [{f: unicodedata.normalize("NFC", v).strip() for f, v in row.items()} for row in rows]
-    rows = [row for row in rows if all(row.values())]
-    if len(rows) < FEWEST:
-        raise DataRejected(f"{text}: {len(rows)} rows; at least {FEWEST} tell drift from chance")
-    return list(rows)
+    found = _kept(watch) if text == SERVED else _file(Path(text), watch)
+    normal = [
+        ({f: unicodedata.normalize("NFC", v).strip() for f, v in row.items()}, group)
+        for row, group in found
+    ]
+    pairs = [(row, group) for row, group in normal if all(row.values())]
+    rows = [row for row, _ in pairs]
+    few = apart(rows, [group for _, group in pairs], watch.pipeline.seed)
+    if len(few) < FEWEST:
+        groups = "" if len(few) == len(rows) else f" of {len(few)} groups"
+        raise DataRejected(
+            f"{text}: {len(rows)} rows{groups}; at least {FEWEST} tell drift from chance"
+        )
+    return Fresh(rows, few)
 
 
-def _read(path: Path, application: Application) -> list[dict[str, str]]:
-    """A file in either form."""
+def _kept(watch: Watch) -> list[Grouped]:
+    """What `graft serve --log` kept; of no group."""
+    application = watch.pipeline.application
+    found: list[Grouped] = [
+        (application.asked(row), None)
+        for row in served.newest(watch.model, ROWS)
+        if all(isinstance(row.get(column), str) for column in application.request)
+    ]
+    if not found:
+        raise SourceUnavailable(
+            f"{served.folder(watch.model)}: nothing was kept; graft serve {watch.model} --log "
+            'keeps requests with "params": {"log": true}'
+        )
+    return found
+
+
+def _file(path: Path, watch: Watch) -> list[Grouped]:
+    """A file in either form, with its column of groups, if it has that of the training data."""
+    application, domain = (
+        watch.pipeline.application,
+        watch.pipeline.domains[watch.pipeline.target_name],
+    )
     table = read_table(path, application.request[0])
+    groups: list[str | None] = [None] * len(table)
+    if domain.group in table:
+        separator = domain.group_separator
+        names = [str(value) for value in table[domain.group]]
+        groups = [name.partition(separator)[0] if separator else name for name in names]
     inputs, columns = application.inputs, set(map(str, table))
     if not set(inputs) <= columns or set(application.request) <= columns:
-        asked = read_inputs(str(path), application.request)
-        requests: list[dict[str, Any]] = asked.to_dict("records")  # type: ignore[assignment]
-        return [application.asked(request) for request in requests]
-    found = []
+        asked: Any = read_inputs(str(path), application.request).to_dict("records")
+        return list(zip([application.asked(one) for one in asked], groups, strict=True))
+    found: list[Grouped] = []
     for number, values in enumerate(table[list(inputs)].itertuples(index=False), 1):
         texts = [value if isinstance(value, str) else _words(value) for value in values]
         if not all(texts):
             raise DataError(f"{path}: row {number}: '{inputs[0]}' holds no words")
-        found.append(dict(zip(inputs, texts, strict=True)))
+        found.append((dict(zip(inputs, texts, strict=True)), groups[number - 1]))
     return found
 
 

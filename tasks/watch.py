@@ -42,7 +42,9 @@ class Watch:
     pipeline: Pipeline
     """As that run recorded it."""
     reference: Sequence[Row]
-    """Its frozen test rows, what a prediction needs of them."""
+    """Its frozen test rows, what a prediction needs of them; one of each group, see `apart`."""
+    tested: int
+    """Test rows that there are."""
     trained: Sequence[Row]
     """The target's training text, or a sample of it."""
 
@@ -77,6 +79,20 @@ def drawn(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     return [rows[i] for i in sorted(chosen)]
 
 
+def apart(rows: Sequence[Row], groups: Sequence[str | None], seed: int) -> list[Row]:
+    """One row of each group, and all that are of none.
+
+    The test takes rows for independent of each other. Sentences of one review are alike: what they
+    have in common is told from other reviews as if it were another domain.
+    """
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(rows))
+    first = {groups[i]: i for i in order if groups[i] is not None}.values()
+    chosen = {*first, *(i for i in order if groups[i] is None)}
+    return [rows[i] for i in sorted(chosen)]
+
+
 def watched(model: str, text: str) -> Watch:
     """The champion of a model, and its domain's text.
 
@@ -92,13 +108,17 @@ def watched(model: str, text: str) -> Watch:
     pipeline = resolve(tracking.recorded_configuration(run)[1])
     inputs = pipeline.application.inputs
     told = redacted if text == SERVED else str
-    reference, trained = (
-        [{field: told(row[field]) for field in inputs} for row in read_rows(path)]
-        for path in (promote.recorded(model, version, name) for name in ("test.parquet", TEXT))
+    tested, trained = (
+        read_rows(promote.recorded(model, version, name)) for name in ("test.parquet", TEXT)
     )
+    own, known = (
+        [{field: told(row[field]) for field in inputs} for row in side]
+        for side in (tested, trained)
+    )
+    reference = apart(own, [row["group"] for row in tested], pipeline.seed)
     if len(reference) < FEWEST:
         raise DataRejected(
-            f"model '{model}': version {version} has {len(reference)} test rows to compare with; "
-            f"at least {FEWEST} tell drift from chance"
+            f"model '{model}': version {version} has {len(reference)} test rows (or groups) to "
+            f"compare with; at least {FEWEST} tell drift from chance"
         )
-    return Watch(model, version, run, pipeline, reference, trained)
+    return Watch(model, version, run, pipeline, reference, len(tested), known)

@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binom, ks_2samp, mannwhitneyu
 
 from tasks.drift import sample as measured
+from tasks.errors import DataError, DataRejected
+from tasks.fresh import fresh_text
 from tasks.learning.applications import AnyApplication
+from tasks.learning.contracts import Row
 from tasks.learning.discrepancy import (
     classifier_auc,
     largest_gap,
@@ -22,6 +26,9 @@ from tasks.learning.discrepancy import (
 from tasks.learning.drift import Sample, calibrated, compare, dealt
 from tasks.learning.learner import new_learner
 from tasks.learning.serving import ServedModel, describe
+from tasks.load import load
+from tasks.watch import Watch, apart
+from tests.conftest import PIPELINES
 from tests.test_grid import APPLICATIONS, members
 
 WIDTH = 16
@@ -163,6 +170,42 @@ def test_power() -> None:
     assert [one.name for one in compare(*silent, 0.05, 0)] == [
         *("embeddings", "classifier", "length", "unknown_words"),
     ]
+
+
+def test_one_row_of_each_group(tmp_path: Path) -> None:
+    """Sentences of one review are no independent rows: one of each is compared, and all are kept;
+    a file without the column of groups is taken as it is."""
+    rows: list[Row] = [{"text": str(i)} for i in range(6)]
+    few = apart(rows, ["a", "a", None, "b", None, "a"], seed=0)
+    assert {"2", "3", "4"} < {row["text"] for row in few}
+    assert len(few) == 4
+    pipeline = load(PIPELINES, "reviews")  # group: id, up to the first _
+    watch = Watch("reviews", "1", "", pipeline, [], 0, [])
+    table = pd.DataFrame({"id": [f"{i // 3}_{i}" for i in range(180)], "text": "great é "})
+    table.to_csv(tmp_path / "grouped.csv")
+    found = fresh_text(watch, str(tmp_path / "grouped.csv"))
+    assert (len(found.rows), len(found.apart)) == (180, 60)
+    assert found.rows[0] == {"text": "great é"}
+    table[["text"]].to_csv(tmp_path / "plain.csv")
+    assert len(fresh_text(watch, str(tmp_path / "plain.csv")).apart) == 180
+    table[:120].to_csv(tmp_path / "few.csv")
+    with pytest.raises(DataRejected, match=r"few\.csv: 120 rows of 40 groups; at least 50"):
+        fresh_text(watch, str(tmp_path / "few.csv"))
+
+
+def test_words_in_a_list(tmp_path: Path) -> None:
+    """Of tokens, a file may hold them as the training data does, or texts as a request does."""
+    pipeline = load(PIPELINES, "chinese")
+    watch = Watch("chinese", "1", "", pipeline, [], 0, [])
+    pd.DataFrame({"tokens": [["北", "京"]] * 60}).to_parquet(tmp_path / "tokens.parquet")
+    pd.DataFrame({"text": ["北京"] * 60}).to_json(
+        tmp_path / "t.jsonl", orient="records", lines=True
+    )
+    for name in ("tokens.parquet", "t.jsonl"):
+        assert fresh_text(watch, str(tmp_path / name)).rows == [{"tokens": "北 京"}] * 60
+    pd.DataFrame({"tokens": [3] * 60}).to_parquet(tmp_path / "numbers.parquet")
+    with pytest.raises(DataError, match="row 1: 'tokens' holds no words"):
+        fresh_text(watch, str(tmp_path / "numbers.parquet"))
 
 
 @pytest.mark.parametrize("kind", APPLICATIONS)
