@@ -12,7 +12,7 @@ from tests.operated import EIGHT_PIPELINES, Operated, eight_at_once, operated, u
 from tests.project import PIPELINES
 from tests.stack import postgres
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
 AFTER_RUN = PIPELINES.replace("{model: toy}", "{model: toy, after_run: true}")
 SCHEDULED = AFTER_RUN + "    schedule: {every_hours: 6}\n"
