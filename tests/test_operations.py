@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 import urllib.error
@@ -307,12 +308,15 @@ def test_eight_at_once(up: Operated) -> None:
 
 
 def in_training(up: Operated) -> str:
-    """The id of the run that learns, once it has taken some steps."""
+    """The id of the run that learns, once it has a checkpoint."""
+
+    def steps(run: str) -> int:
+        taken = [re.search(r"step (\d+)/", line) for line in up.logs(run)]
+        return max((int(one[1]) for one in taken if one), default=0)
 
     def found() -> str | None:
         runs = up.runs("learn", state={"type": {"any_": ["RUNNING"]}})
-        steps = [run["id"] for run in runs if any("step" in line for line in up.logs(run["id"]))]
-        return steps[-1] if steps else None
+        return next((run["id"] for run in runs if steps(run["id"]) > 10), None)
 
     return str(until(found, "training"))
 
