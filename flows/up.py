@@ -191,7 +191,11 @@ def prefect_server(addresses: Addresses, host: str, database: str | None) -> Ser
     """The API, its services and the UI."""
     port = addresses.prefect.rpartition(":")[2]
     seen = f"http://{socket.gethostname()}:{port}" if host == ALL else addresses.prefect
-    settings = {"PREFECT_SERVER_UI_API_URL": f"{seen}/api"}
+    settings = {
+        "PREFECT_SERVER_UI_API_URL": f"{seen}/api",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    }
     if database:
         settings["PREFECT_API_DATABASE_CONNECTION_URL"] = database
     command = ("prefect", "server", "start", "--host", host, "--port", port)
