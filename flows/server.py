@@ -68,7 +68,7 @@ def check_answers(url: str) -> None:
         Unreachable: nothing answers.
     """
     try:
-        urllib.request.urlopen(f"{url}/health", timeout=20).close()
+        urllib.request.urlopen(f"{url}/health", timeout=TIMEOUT).close()
     except urllib.error.HTTPError:
         return  # whatever it has to say, it is there
     except (OSError, ValueError) as error:

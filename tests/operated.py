@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.project import PIPELINES, ask, command, environment, write_project
+from tests.project import LOCKED, PIPELINES, ask, command, environment, write_project
 
 PATIENCE = 300.0
 SLOW = PIPELINES.partition("\n")[2].replace("  toy:", "  slow:")
@@ -67,7 +67,7 @@ class Operated:
 
     def get(self, path: str) -> Any:
         """What the server has there."""
-        with urllib.request.urlopen(f"{self.prefect}/{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.prefect}/{path}", timeout=LOCKED) as answer:
             return json.load(answer)
 
     def runs(self, flow: str, **filters: Any) -> list[dict[str, Any]]:

@@ -187,10 +187,14 @@ def waiting(url: str) -> str:
     raise AssertionError("nothing waits")
 
 
+LOCKED = 150.0
+"""Seconds that a Prefect server on SQLite may need: it waits up to 60 for a lock, twice."""
+
+
 def ask(url: str, body: dict[str, Any]) -> Any:
     """Post JSON to a server, and read its answer."""
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=LOCKED) as answer:
         return json.load(answer)

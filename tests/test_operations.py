@@ -34,7 +34,7 @@ from tests.operated import (
     operated,
     until,
 )
-from tests.project import PIPELINES, ask, write_rows
+from tests.project import LOCKED, PIPELINES, ask, write_rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
@@ -143,7 +143,7 @@ def mlflow_run(up: Operated) -> tuple[str, dict[str, Any]]:
 
 def ask_get(url: str) -> Any:
     """JSON at an address."""
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=LOCKED) as answer:
         return json.load(answer)
 
 
