@@ -316,7 +316,7 @@ def in_training(up: Operated) -> str:
 
     def found() -> str | None:
         runs = up.runs("learn", state={"type": {"any_": ["RUNNING"]}})
-        return next((run["id"] for run in runs if steps(run["id"]) > 10), None)
+        return next((run["id"] for run in runs if steps(run["id"]) > 40), None)
 
     return str(until(found, "training"))
 
