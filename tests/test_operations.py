@@ -277,6 +277,7 @@ MOVED = AFTER_RUN.partition("\n")[2].replace("  toy:", "  moved:")
 MOVED = MOVED.replace("{model: toy,", "{model: moved,").replace(
     "{kind: fine_tuning}", "{kind: domain_adaptation}"
 )
+MOVED = MOVED.replace("near_duplicates: 1.0", "near_duplicates: 1.0, unknown_over: 0.9")
 
 
 def test_drift_trains_again(up: Operated) -> None:
