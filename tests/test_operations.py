@@ -15,7 +15,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -90,15 +90,10 @@ def test_run_from_a_browser(up: Operated, browser: WebDriver) -> None:
     """The form has the pipeline's fields with what they mean; a number out of range is refused
     there, and with one in range the run goes through to its end, its MLflow run and its model."""
     before = len(asked_for(up))
-    submit_form(up, browser, "0")
     refusal = "//*[contains(text(), '0 is less than or equal to the minimum of 0')]"
-    found(browser, By.XPATH, refusal)
+    submit_form(up, browser, "0", lambda: browser.find_elements(By.XPATH, refusal))
     assert len(asked_for(up)) == before
-    submit_form(up, browser, "1")
-    for _ in range(20):
-        if asked_for(up)[before:]:
-            break
-        press(browser)  # a click is lost while the form is being checked
+    submit_form(up, browser, "1", lambda: asked_for(up)[before:])
     run = asked_for(up)[before]["id"]
     assert up.ended(run)["type"] == "COMPLETED"
     browser.get(f"{up.prefect.removesuffix('/api')}/v2/runs/flow-run/{run}")
@@ -119,8 +114,11 @@ def asked_for(up: Operated) -> list[dict[str, Any]]:
     return [run for run in up.runs("transfer") if not run["auto_scheduled"]]
 
 
-def submit_form(up: Operated, browser: WebDriver, epochs: str) -> None:
-    """Start `toy` with so many epochs."""
+def submit_form(
+    up: Operated, browser: WebDriver, epochs: str, taken: Callable[[], Sequence[Any]]
+) -> None:
+    """Start `toy` with so many epochs: press Submit until that is taken, since a click is lost
+    while the form asks the server about what was typed."""
     deployment = up.get("deployments/name/transfer/toy")["id"]
     ui = up.prefect.removesuffix("/api")
     browser.get(f"{ui}/v2/deployments/deployment/{deployment}/run")
@@ -130,16 +128,15 @@ def submit_form(up: Operated, browser: WebDriver, epochs: str) -> None:
     number.send_keys(Keys.CONTROL, "a")
     number.send_keys(epochs)
     photograph(browser, "GRAFT_FORM")
-    press(browser)
-
-
-def press(browser: WebDriver) -> None:
-    """Submit, if the form is still there, and give it time."""
-    time.sleep(3)
-    for button in browser.find_elements(By.XPATH, "//button[.='Submit']"):
-        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-        button.click()
-    time.sleep(3)
+    for _ in range(20):
+        time.sleep(3)
+        for button in browser.find_elements(By.XPATH, "//button[.='Submit']"):
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+            button.click()
+        time.sleep(3)
+        if taken():
+            return
+    raise AssertionError("the form is never taken")
 
 
 def mlflow_run(up: Operated) -> tuple[str, dict[str, Any]]:
