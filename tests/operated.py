@@ -7,17 +7,21 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from tests.project import LOCKED, PIPELINES, ask, command, environment, write_project
 
 PATIENCE = 300.0
+ONE_AT_A_TIME = Path(tempfile.gettempdir()) / "graft-up-in-tests.lock"
 SLOW = PIPELINES.partition("\n")[2].replace("  toy:", "  slow:")
 SLOW = SLOW.replace(
     "{epochs: 2, learning_rate: 1.0e-3, checkpoint_every: 5}",
@@ -138,26 +142,26 @@ def operated(base: Path, pipelines: str, *options: str) -> Iterator[Operated]:
     folder, home = write_project(base / "project"), base / "home"
     (folder / "pipelines.yaml").write_text(pipelines, encoding="utf-8")
     log = base / "up.log"
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            command("up", *options),
-            cwd=folder,
-            env=environment(home),
-            stdout=said,
-            stderr=subprocess.STDOUT,
-        )
-    try:
+    with ExitStack() as running:
+        with FileLock(ONE_AT_A_TIME):  # two that look for free ports at once find the same
+            with log.open("wb") as said:
+                process = subprocess.Popen(
+                    command("up", *options),
+                    cwd=folder,
+                    env=environment(home),
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                )
+            running.callback(process.wait, timeout=180)
+            running.callback(process.send_signal, signal.SIGINT)
 
-        def addresses() -> Any:
-            assert process.poll() is None, log.read_text()
-            told = dict(re.findall(r"export (\w+)=(\S+)", log.read_text()))
-            return "MLFLOW_TRACKING_URI" in told and told
+            def addresses() -> Any:
+                assert process.poll() is None, log.read_text()
+                told = dict(re.findall(r"export (\w+)=(\S+)", log.read_text()))
+                return "MLFLOW_TRACKING_URI" in told and told
 
-        told = until(addresses, "graft up")
+            told = until(addresses, "graft up")
         yield Operated(folder, home, told["PREFECT_API_URL"], told["MLFLOW_TRACKING_URI"])
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=120)
     assert not alive(home), "graft up left processes behind"
 
 
