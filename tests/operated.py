@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -70,7 +71,16 @@ class Operated:
         """Start a deployment as the UI's form does; the flow run's id."""
         found = self.get(f"deployments/name/{deployment}")
         url = f"{self.prefect}/deployments/{found['id']}/create_flow_run"
-        return str(ask(url, {"parameters": parameters})["id"])
+
+        def made() -> Any:
+            try:
+                return ask(url, {"parameters": parameters})["id"]
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # a lock that was not had, which Prefect's clients retry
+                    raise
+                return None
+
+        return str(until(made, f"a run of {deployment}"))
 
     def get(self, path: str) -> Any:
         """What the server has there."""
