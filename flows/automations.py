@@ -15,10 +15,9 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 
 from tasks.config import Pipeline
 
-HEARTBEAT = 30
-"""Seconds between two signs of life; Prefect takes no less."""
 SILENCE = 75
-"""Seconds without one after which a run is dead: two may be late, or lost."""
+"""Seconds without a sign of life (see flows/worker.py) after which a run is dead: two may be late, or
+lost."""
 ENDS = (
     *("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry"),
     *("Scheduled", "Resuming"),

@@ -7,7 +7,7 @@ monitor/MODEL     whether fresh text is still what its champion was made for, wi
 approval/MODEL    a person's answer to it, and deadline/MODEL where nobody gives one
 recover/runs      what starts a pipeline again whose worker died
 
-Deploying twice changes nothing. What a schedule was switched off for in the UI stays switched off.
+Deploying twice changes nothing. A schedule that was switched off in the UI stays so.
 """
 
 from __future__ import annotations
