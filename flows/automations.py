@@ -16,8 +16,8 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from tasks.config import Pipeline
 
 SILENCE = 75
-"""Seconds without a sign of life (see flows/worker.py) after which a run is dead: two may be late, or
-lost."""
+"""Seconds without a sign of life (one comes each `worker.HEARTBEAT`) after which a run is dead: two
+may be late, or lost."""
 ENDS = (
     *("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry"),
     *("Scheduled", "Resuming"),
