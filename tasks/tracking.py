@@ -78,7 +78,7 @@ def refusals_named() -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
-        first = without_credentials(" ".join(str(error).split()))[:200]
+        first = without_credentials(" ".join(str(error).split()))[:500]
         uri = without_credentials(tracking_uri())
         raise TrackingError(f"MLflow at {uri}: {first}; check MLFLOW_TRACKING_URI") from error
 

@@ -46,7 +46,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """GRAFT_HOME, new for each test; no hub, no tracking server, nobody's own settings."""
     folder = tmp_path / "home"
     for name in ("GRAFT_MIRROR", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a test leaves there goes when it ends
+        monkeypatch.delenv(name)
     monkeypatch.setenv("GRAFT_HOME", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # Commands that run inside this process share the session's ephemeral server.

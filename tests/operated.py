@@ -210,7 +210,7 @@ def eight_at_once(up: Operated) -> None:
 
         def whole(asked: Any = asked, last: str = f"register {name}") -> bool:
             tasks = ask(f"{up.prefect}/task_runs/filter", asked)
-            states = {task["name"]: task["state"]["type"] for task in tasks}
+            states = {task["name"]: (task["state"] or {}).get("type") for task in tasks}
             return states.get(last) == "COMPLETED" and set(states.values()) == {"COMPLETED"}
 
         until(whole, f"the tasks of {name}")

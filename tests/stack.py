@@ -227,6 +227,7 @@ def s3(folder: Path, secrets: Path) -> Iterator[str]:
     for said, instead in {
         "0.0.0.0": "127.0.0.1",
         "-dir=/data": f"-dir={folder}",
+        "volumeSizeLimitMB=1024": "volumeSizeLimitMB=64",  # it wants room for seven volumes
         " -s3.port=8333": "".join(f" -{name}={port}" for name, port in ports.items()),
     }.items():
         assert said in script
