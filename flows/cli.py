@@ -25,7 +25,7 @@ from flows.console import (
     set_verbosity,
 )
 from flows.server import prefect_server
-from tasks.errors import ConfigError, GraftError, StoreError
+from tasks.errors import ConfigError, GraftError, LedgerError, StoreError
 from tasks.progress import logger
 
 app = typer.Typer(
@@ -525,6 +525,36 @@ def rollback(
         from flows.announce import announce
 
         announce(model, entry)
+
+
+@app.command()
+def verify(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Registered models; by default all.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check that models are whole, after a restore or an upgrade.
+
+    The history of each is gone through, and its versions are scored on their test rows, as they
+    were when they were made.
+    """
+    from tasks import registry
+    from tasks.verify import checks
+
+    found = []
+    for model in models or registry.models():
+        for check in checks(model):
+            found.append(vars(check))
+            if not as_json:
+                said = "whole" if check.whole else "NOT WHOLE"
+                console.print(f"{model} {check.part}: {said}: {check.told}", soft_wrap=True)
+    if as_json:
+        print(json.dumps(found))
+    if lost := sum(not one["whole"] for one in found):
+        raise LedgerError(f"{lost} of {len(found)} parts are not whole")
+    if not as_json:
+        console.print(f"{len(found)} parts are whole" if found else "no model is registered yet")
 
 
 @app.command()

@@ -131,8 +131,9 @@ def up(file: Path, host: str, prefect_database: str | None, mlflow_database: str
             prefect_server(addresses, host, prefect_database),
             mlflow_server(addresses, host, mlflow_database),
         ]
-        for server in servers:
-            server.start()
+        servers[0].start()
+        migrate(servers[1])
+        servers[1].start()
         wait(servers[0], f"{addresses.prefect}/api/health")
         wait(servers[1], f"{addresses.mlflow}/health")
         deploy(file, addresses)
@@ -215,6 +216,26 @@ def mlflow_server(addresses: Addresses, host: str, database: str | None) -> Serv
         "MLFLOW_BACKEND_STORE_URI": database or f"sqlite:///{store.home() / 'mlflow.db'}",
     }
     return Service("mlflow", command, settings)
+
+
+def migrate(mlflow: Service) -> None:
+    """Bring MLflow's database up to date, as Prefect's server does with its own.
+
+    Raises:
+        GraftError: it cannot be.
+    """
+    mlflow.log.parent.mkdir(parents=True, exist_ok=True)
+    with mlflow.log.open("ab") as log:
+        done = subprocess.run(
+            (sys.executable, "-P", "-m", "flows.migrate"),
+            env={**os.environ, **mlflow.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        raise GraftError(f"MLflow's database cannot be brought up to date; see {mlflow.log}")
 
 
 def all_workers(addresses: Addresses) -> list[Service]:

@@ -92,7 +92,9 @@ class Pretraining(Config):
     learning_rate: PositiveFloat = 5e-5
     """Peak learning rate."""
     tokens_per_batch: PositiveInt = 2048
-    """Padded tokens in one step."""
+    """Padded tokens in one step of one process."""
+    processes: PositiveInt = 1
+    """As of `training`; the steps are shared among them."""
     mask: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of tokens that are to be guessed; causal guesses all."""
 
@@ -127,8 +129,12 @@ class Training(Config):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's decay, on matrices only."""
     tokens_per_batch: PositiveInt = 1024
-    """Padded tokens in one step. Batches are cut by length, so this bounds memory; episodes,
-    of shots and queries, are not cut."""
+    """Padded tokens in one step of one process. Batches are cut by length, so this bounds memory;
+    episodes, of shots and queries, are not cut."""
+    processes: PositiveInt = 1
+    """How many learn together on one machine, each on a GPU of its own or on its share of the
+    cores. A step is down the mean of their gradients: so many times the rows, and so many times
+    fewer steps in an epoch."""
     clip_norm: PositiveFloat = 1.0
     """The gradient's norm is clipped to this."""
     dropout: Share = 0.1

@@ -58,6 +58,21 @@ def registered_model(model: str) -> RegisteredModel:
     return found
 
 
+def models() -> list[str]:
+    """All models of which Graft registered a version.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    client, found, token = connect(), set(), None
+    with refusals_named():
+        while True:
+            page = client.search_model_versions(max_results=1000, page_token=token)
+            found |= {str(version.name) for version in page if "graft.run" in version.tags}
+            if not (token := page.token):
+                return sorted(found)
+
+
 def registered_since(model: str) -> int:
     """When a model was made, in milliseconds.
 

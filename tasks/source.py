@@ -16,6 +16,7 @@ from tasks.config import BackboneConfig, Pipeline, Pretraining, SourceTraining
 from tasks.errors import ConfigError, UnsafeModel
 from tasks.fetch import fetch, made_once
 from tasks.learning.contracts import Paradigm, Row, Unfit
+from tasks.processes import first, together
 from tasks.stage import Stage
 from tasks.training import Origin, Rows, fit, read_rows, training_key
 
@@ -87,7 +88,7 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
             ]
             for domain in domains
         }
-        pretrain(pipeline, origin, texts, folder)
+        together(config.processes, pretrain, pipeline, origin, texts, folder)
 
     return Stage(
         "pretrain",
@@ -109,7 +110,8 @@ def pretraining_stage(pipeline: Pipeline, origin: Origin, split: store.Output) -
 def pretrain(
     pipeline: Pipeline, origin: Origin, texts: Mapping[str, Sequence[Row]], folder: Path
 ) -> None:
-    """Continue pretraining on the domains' texts and write the learner, heads untrained.
+    """Continue pretraining on the domains' texts and write the learner, heads untrained; what each
+    process does.
 
     Raises:
         ConfigError: the objective does not go with the backbone.
@@ -147,8 +149,9 @@ def pretrain(
         )
     except Unfit as error:
         raise ConfigError(f"pretraining.objective is {config.objective}: {error}") from error
-    learner.save(folder / "learner")
-    checkpoint.forget(folder)
+    if first():
+        learner.save(folder / "learner")
+        checkpoint.forget(folder)
 
 
 def objective(config: Pretraining) -> Unlabelled:

@@ -2,7 +2,8 @@
 
 learner/            see tasks/learning/learner.py
 metrics.jsonl       {"step": 10, "loss": 0.61, "learning_rate": 4.1e-05, …}
-training.json       steps, seconds, rows, tokens, trainable parameters, device, precision
+training.json       steps, seconds, rows, tokens, trainable parameters, device, processes,
+                    threads of each, precision
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tasks import progress
 from tasks.config import Pipeline, Training
 from tasks.errors import ConfigError
 from tasks.learning.contracts import Paradigm, Row, Unfit
+from tasks.processes import first, together
 from tasks.streams import Encoder
 from tasks.validators import INFORMATION, validator
 
@@ -91,7 +93,22 @@ def fit(
 
     Raises:
         ConfigError: the paradigm does not fit the backbone (too many layers to freeze).
+        WorkerError: of several processes one was lost.
     """
+    arguments = (pipeline, origin, rows, paradigm, training, folder, subject)
+    together(training.processes, _fit, *arguments)
+
+
+def _fit(
+    pipeline: Pipeline,
+    origin: Origin,
+    rows: Rows,
+    paradigm: Paradigm,
+    training: Training,
+    folder: Path,
+    subject: str,
+) -> None:
+    """What each process of `fit` does."""
     from accelerate import Accelerator
 
     from tasks.learning import checkpoint, loop
@@ -132,6 +149,8 @@ def fit(
         )
     except Unfit as error:
         raise ConfigError(f"{subject}: {error}") from error
+    if not first():
+        return
     learner.save(folder / "learner")
     learned = [*targets, *streams.sources.values()]
     described = {**summary, **description(pipeline, learner, learned, training)}
@@ -186,6 +205,7 @@ def description(
         "cut": sum(application.cut(example) for application, example in learned),
         "parameters": sum(p.numel() for p in learner.parameters()),
         "device": str(next(learner.parameters()).device),
+        "processes": training.processes,
         "threads": torch.get_num_threads(),
         "precision": str(precision(training.precision)).removeprefix("torch."),
     }
