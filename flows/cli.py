@@ -212,6 +212,9 @@ def worker(
 def up(
     file: File = DEFAULT_FILE,
     host: Annotated[str, typer.Option("--host", help="Where the servers listen.")] = "127.0.0.1",
+    gpus: Annotated[
+        int, typer.Option(min=1, help="GPUs of each gpu worker: a run may have as many processes.")
+    ] = 1,
     prefect_database: Annotated[
         str | None,
         typer.Option(
@@ -240,7 +243,7 @@ def up(
     check_home()
     from flows.up import up as start
 
-    start(file, host, prefect_database, mlflow_database)
+    start(file, host, gpus, prefect_database, mlflow_database)
 
 
 @app.command()

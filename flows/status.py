@@ -24,9 +24,10 @@ from rich.table import Table
 
 from flows.console import console
 from flows.deploy import held
-from tasks import registry
+from tasks import drift, registry
 from tasks.config import Pipeline
 from tasks.errors import LedgerError, SourceUnavailable
+from tasks.history import Entry
 from tasks.ledger import CHAMPION, Ledger
 from tasks.progress import logger
 from tasks.promote import CHALLENGER
@@ -86,21 +87,24 @@ def runs(client: SyncPrefectClient, deployment: DeploymentResponse | None) -> di
 
 
 def model(name: str) -> dict[str, Any]:
-    """What is in production of a model, since when, and who wants to take its place."""
+    """What is in production of a model, since when, who wants to take its place, and whether its
+    text has drifted."""
+    champion = challenger = None
+    entries: list[Entry] = []
     try:
         champion, challenger = (registry.alias_version(name, a) for a in (CHAMPION, CHALLENGER))
         entries = Ledger(name).entries()
-    except SourceUnavailable:  # it has no version yet
-        return {"model": name, "champion": None, "champion_since": None, "challenger": None}
+    except SourceUnavailable:
+        pass  # it has no version yet
     except LedgerError as error:
         logger.warning("%s", error)
-        return {"model": name, "champion": None, "champion_since": None, "challenger": None}
     since = [entry.at for entry in entries if entry.champion == champion != entry.previous]
     return {
         "model": name,
         "champion": champion,
         "champion_since": since[-1] if since else None,
         "challenger": challenger if challenger != champion else None,
+        "drift": drift.last(name, champion) if champion else None,
     }
 
 
@@ -141,7 +145,7 @@ def iso(moment: datetime | None) -> str | None:
 def print_status(told: Mapping[str, Any], now: datetime) -> None:
     """All of it on one screen."""
     drawn = Table(title="Pipelines")
-    for heading in ("pipeline", "last run", "next run", "champion", "challenger"):
+    for heading in ("pipeline", "last run", "next run", "champion", "challenger", "drift"):
         drawn.add_column(heading)
     for one in told["pipelines"]:
         last = one["last_run"]
@@ -153,6 +157,7 @@ def print_status(told: Mapping[str, Any], now: datetime) -> None:
             age(one["next_run"], now) if one["next_run"] else "when asked",
             f"version {one['champion']}{since}" if one["champion"] else "none",
             f"version {one['challenger']}" if one["challenger"] else "none",
+            looked(one["drift"], now),
         )
     console.print(drawn)
     for one in told["waiting"]:
@@ -164,6 +169,13 @@ def print_status(told: Mapping[str, Any], now: datetime) -> None:
         console.print(f"Worker {one['name']} of pool {one['pool']}: {alive}, heard {seen}")
     if not any(one["alive"] for one in told["workers"]):
         console.print("No worker is alive: nothing starts; see graft worker and graft up")
+
+
+def looked(drift: Mapping[str, Any] | None, now: datetime) -> str:
+    """What the monitor last found."""
+    if drift is None:
+        return "not looked"
+    return f"{'DRIFT' if drift['drifted'] else 'none'}, {age(drift['at'], now)}"
 
 
 def age(moment: str, now: datetime) -> str:

@@ -106,12 +106,19 @@ class Addresses:
         return {"PREFECT_API_URL": f"{self.prefect}/api", "MLFLOW_TRACKING_URI": self.mlflow}
 
 
-def up(file: Path, host: str, prefect_database: str | None, mlflow_database: str | None) -> None:
+def up(
+    file: Path,
+    host: str,
+    gpus: int,
+    prefect_database: str | None,
+    mlflow_database: str | None,
+) -> None:
     """Run everything until Ctrl-C or SIGTERM.
 
     Args:
         file: pipelines.yaml.
         host: where both servers listen.
+        gpus: how many a worker has.
         prefect_database: SQLAlchemy URL of Prefect's database; None: SQLite in GRAFT_HOME.
         mlflow_database: the same of MLflow's.
 
@@ -137,7 +144,7 @@ def up(file: Path, host: str, prefect_database: str | None, mlflow_database: str
         wait(servers[0], f"{addresses.prefect}/api/health")
         wait(servers[1], f"{addresses.mlflow}/health")
         deploy(file, addresses)
-        workers += all_workers(addresses)
+        workers += all_workers(addresses, gpus)
         for worker in workers:
             worker.start()
         tell(addresses)
@@ -238,13 +245,16 @@ def migrate(mlflow: Service) -> None:
         raise GraftError(f"MLflow's database cannot be brought up to date; see {mlflow.log}")
 
 
-def all_workers(addresses: Addresses) -> list[Service]:
-    """One of the pool `cpu`, and one of the pool `gpu` a GPU; without any it uses the CPU."""
+def all_workers(addresses: Addresses, gpus: int) -> list[Service]:
+    """One of the pool `cpu`, and one of the pool `gpu` for so many GPUs each; without any it uses
+    the CPU."""
     settings = addresses.environment
     found = [Service("worker-cpu", ("graft", "worker", "cpu"), settings)]
-    for device in range(max(1, graphics())):
-        command = ("graft", "worker", "gpu", "--device", str(device))
-        found.append(Service(f"worker-gpu-{device}", command, settings))
+    devices = [str(device) for device in range(max(1, graphics()))]
+    for first in range(0, len(devices), gpus):
+        named = [word for one in devices[first : first + gpus] for word in ("--device", one)]
+        command = ("graft", "worker", "gpu", *named)
+        found.append(Service(f"worker-gpu-{first}", command, settings))
     return found
 
 

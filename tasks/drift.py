@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import tracking
+from tasks import registry, tracking
 from tasks.champion import load_champion
+from tasks.errors import SourceUnavailable
 from tasks.learning.applications.words import words
 from tasks.learning.contracts import Prediction, Row
 from tasks.watch import Watch, drawn
@@ -136,5 +137,23 @@ def log(watch: Watch, seen: Seen, report: Mapping[str, Any], folder: Path) -> st
     values = {f"drift_{one['name']}": one["value"] for one in report["measures"]}
     values |= {f"threshold_{one['name']}": one["threshold"] for one in report["measures"]}
     values["drifted"] = float(report["drifted"])
-    name = f"monitor {watch.model}/{watch.version}"
-    return tracking.log_beside(watch.run, name, folder, values)
+    return tracking.log_beside(watch.run, named(watch.model, watch.version), folder, values)
+
+
+def last(model: str, version: str) -> dict[str, Any] | None:
+    """When a champion's text was last looked at, and whether it had drifted; None: never.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    try:
+        run = registry.run_of(model, version)
+    except SourceUnavailable:  # not a version of Graft's
+        return None
+    found = tracking.last_beside(run, named(model, version))
+    return found and {"at": found[0], "drifted": bool(found[1].get("drifted"))}
+
+
+def named(model: str, version: str) -> str:
+    """What the MLflow runs of a champion's monitor are called."""
+    return f"monitor {model}/{version}"

@@ -49,7 +49,7 @@ def together(number: int, work: Callable[..., None], *arguments: Any) -> None:
     if 0 < gpus < number:
         raise ConfigError(
             f"processes is {number}, and {gpus} GPUs are here; each process wants its own "
-            "(graft worker --devices 0,1,… says which a worker has)"
+            "(graft worker gpu --device 0 --device 1; graft up --gpus 2)"
         )
     said = multiprocessing.get_context("spawn").Queue()
     joined = {

@@ -340,6 +340,23 @@ def log_beside(run_id: str, name: str, folder: Path, values: Mapping[str, float]
     return made
 
 
+def last_beside(run_id: str, name: str) -> tuple[str, dict[str, float]] | None:
+    """Of the runs that `log_beside` made under this name the last one: when, 2026-11-26T14:45:03Z,
+    and its values."""
+    client = connect()
+    with refusals_named():
+        found = client.search_runs(
+            [client.get_run(run_id).info.experiment_id],
+            f"attributes.run_name = '{name}' and attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+    if not found:
+        return None
+    at = time.gmtime(found[0].info.start_time / 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", at), dict(found[0].data.metrics)
+
+
 def address(run_id: str, name: str) -> str | None:
     """Where a browser shows an artifact of a run, if MLflow is a server and not a file."""
     server = without_credentials(tracking_uri()).rstrip("/")

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -33,9 +34,10 @@ from tests.operated import (
     Operated,
     eight_at_once,
     operated,
+    pids,
     until,
 )
-from tests.project import LOCKED, PIPELINES, ask, write_rows
+from tests.project import LOCKED, PIPELINES, ask, command, write_rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
@@ -222,6 +224,55 @@ def test_cancelled(up: Operated) -> None:
     until(lambda: [slot["active_slots"] for slot in slots(up)] == [0], "the slot is free")
 
 
+def test_two_that_want_one_gpu(up: Operated) -> None:
+    """Two workers, each with a run, share a GPU: both runs are under way, and one of them learns
+    only when the other one no longer does."""
+    names = ("one", "other")
+    pair = "".join(
+        PIPELINES.partition("\n")[2]
+        .replace("  toy:", f"  {name}:")
+        .replace("{model: toy}", f"{{model: {name}}}\n    seed: {seed}")
+        for seed, name in enumerate(names, 20)
+    )
+    up.declare(AFTER_RUN + SLOW + pair)
+    up.graft("deploy")
+    second = subprocess.Popen(
+        command("worker", "gpu", "--device", "0"),
+        cwd=up.folder,
+        env=up.variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: len(workers(up)) == 2, "two workers")
+        for run in [up.start(f"transfer/{name}") for name in names]:
+            assert up.ended(run)["type"] == "COMPLETED"
+    finally:
+        second.terminate()
+        second.wait(60)
+    learned = up.runs("learn", name={"any_": list(names)})
+    first, last = sorted(learned, key=lambda run: str(run["start_time"]))
+    assert last["start_time"] < first["end_time"], "one waited for the other's worker"
+    spans = sorted(learning(up, run["id"]) for run in learned)
+    assert spans[0][1] <= spans[1][0], spans
+
+
+def workers(up: Operated) -> list[int]:
+    """The workers of the pool gpu, by process id."""
+    return pids("prefect worker start --pool gpu", up.home)
+
+
+def learning(up: Operated, run: str) -> tuple[str, str]:
+    """When a run said that it begins, with its slot, and when it said something last."""
+    body = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
+    lines = ask(f"{up.prefect}/logs/filter", body)
+    begun = next(
+        n for n, one in enumerate(lines) if re.match(r"(source|transfer) ", one["message"])
+    )
+    ours = [one for one in lines[begun:] if re.match(r"\w+ +.*(…|done|step)", one["message"])]
+    return ours[0]["timestamp"], ours[-1]["timestamp"]
+
+
 APPROVED = (
     AFTER_RUN.partition("\n")[2]
     .replace("  toy:", "  asked:")
@@ -292,7 +343,7 @@ MOVED = MOVED.replace("near_duplicates: 1.0", "near_duplicates: 1.0, unknown_ove
 
 def test_drift_trains_again(up: Operated) -> None:
     """Text that is not what the champion was made for starts its pipeline again, which reads that
-    text without labels."""
+    text without labels; `graft status` says so."""
     up.declare(AFTER_RUN + SLOW + MOVED + "    monitoring: {text: fresh.jsonl, retrain: true}\n")
     write_rows(
         up.folder / "fresh.jsonl", [{"text": f"quarterly revenue fell by {n}"} for n in range(120)]
@@ -303,6 +354,8 @@ def test_drift_trains_again(up: Operated) -> None:
     assert up.ended(promotion["id"])["type"] == "COMPLETED"
     looked = up.start("monitor/moved")
     assert up.ended(looked)["type"] == "COMPLETED"
+    told = json.loads(up.graft("status", "--json"))["pipelines"]
+    assert [one["drift"]["drifted"] for one in told if one["name"] == "moved"] == [True]
     _, again = until(
         lambda: (found := up.runs("transfer", name={"any_": ["moved"]}))[1:] and found[:2],
         "the pipeline runs again",
