@@ -137,6 +137,30 @@ def test_a_pipeline_runs_and_is_promoted(stack: Stack, project: Path) -> None:
     )
 
 
+def test_a_restored_database(stack: Stack, project: Path) -> None:
+    """docker/README.md's way: dumped, emptied and restored, the model is whole; while it is empty,
+    nothing is said to be."""
+    host, _, port = stack.translate("postgres:5432").rpartition(":")
+    login = {**path_first(), "PGPASSWORD": stack.secret("mlflow_database_password")}
+    at = (f"--host={host}", f"--port={port}", "--username=mlflow")
+    dump = stack.log / "mlflow.dump"
+    subprocess.run(
+        ["pg_dump", *at, "--format=custom", f"--file={dump}", "mlflow"], env=login, check=True
+    )
+    gone = "DELETE FROM model_version_tags; DELETE FROM registered_model_aliases"
+    subprocess.run(
+        ["psql", *at, "--no-psqlrc", "--quiet", f"--command={gone}", "mlflow"],
+        env=login,
+        check=True,
+    )
+    assert "no model is registered" in graft(stack, project, "verify").stdout
+    restore = ["pg_restore", *at, "--clean", "--if-exists", "--dbname=mlflow", str(dump)]
+    subprocess.run(restore, env=login, check=True)
+    done = graft(stack, project, "verify")
+    assert done.returncode == 0, done.stderr
+    assert "toy version 1: whole" in done.stdout
+
+
 def test_schedules_become_runs(stack: Stack, tmp_path: Path) -> None:
     """The background services, a process of their own, schedule what a deployment says."""
     script = tmp_path / "deploy.py"

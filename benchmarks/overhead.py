@@ -1,0 +1,163 @@
+"""What a pipeline takes beside its learning: starting, data, comparison, registration.
+
+    python -m benchmarks.overhead reviews
+    python -m benchmarks.overhead --rounds 5 reviews
+
+Overhead is the whole wall time less the seconds of the stages that learn or answer (pretrain,
+source, transfer, predict). Each round starts with nothing in the store, packages that were
+downloaded aside, and measures three ways one after the other:
+
+ephemeral  `graft run`, which starts a Prefect server of its own
+server     `graft run`, at the servers of a `graft up`
+deployed   started at those servers, run by their workers: from when a worker has the run to its
+           end, less the wait of what learns for the other worker
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tasks import provenance, store
+
+LEARNS = re.compile(r"\b(?:pretrain|source|transfer|predict)\s+\S.*: done in ([\d.]+) s")
+GRAFT = str(Path(sys.executable).with_name("graft"))
+WAYS = ("ephemeral", "server", "deployed")
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("pipeline", help="a pipeline of pipelines.yaml; it must have run before")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+    for number in range(given.rounds):
+        with fresh_home() as variables:
+            found["ephemeral"].append(run(given.pipeline, variables))
+        with fresh_home() as variables, up(variables) as server:
+            found["deployed"].append(deployed(given.pipeline, server["PREFECT_API_URL"]))
+            shutil.rmtree(Path(variables["GRAFT_HOME"]) / "artifacts")
+            found["server"].append(run(given.pipeline, server))
+        print(f"round {number + 1} of {given.rounds} is done", file=sys.stderr)
+    print(f"{given.pipeline}, {given.rounds} rounds on {provenance.hardware()}\n")
+    print("| way | whole | learning | overhead | overheads |\n|---|---|---|---|---|")
+    for way in WAYS:
+        rests = [whole - learning for whole, learning in found[way]]
+        whole, learning = (statistics.median(column) for column in zip(*found[way], strict=True))
+        each = " ".join(f"{rest:.1f}" for rest in sorted(rests))
+        rest = statistics.median(rests)
+        print(f"| {way} | {whole:.1f} s | {learning:.1f} s | {rest:.1f} s | {each} |")
+
+
+def learned(lines: Iterable[str]) -> float:
+    """Seconds of the stages that learn or answer, as they told them.
+
+    Raises:
+        ValueError: none did: the run took all from the store, or says it otherwise.
+    """
+    told = [float(match[1]) for line in lines if (match := LEARNS.search(line))]
+    if not told:
+        raise ValueError("no stage learned")
+    return sum(told)
+
+
+def run(pipeline: str, variables: dict[str, str]) -> tuple[float, float]:
+    """Whole seconds of `graft run`, and those of learning."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [GRAFT, "run", pipeline, "--json"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return time.monotonic() - started, learned(done.stderr.splitlines())
+
+
+def deployed(pipeline: str, api: str) -> tuple[float, float]:
+    """The same of a deployed run, from when a worker has it."""
+    deployment = ask(f"{api}/deployments/name/transfer/{pipeline}")["id"]
+    parent = ask(f"{api}/deployments/{deployment}/create_flow_run", {})["id"]
+    while (state := ask(f"{api}/flow_runs/{parent}")["state"])["type"] not in (
+        *("COMPLETED", "FAILED", "CRASHED", "CANCELLED"),
+    ):
+        time.sleep(0.5)
+    if state["type"] != "COMPLETED":
+        raise RuntimeError(f"the run of {pipeline} is {state['type']}: {state['message']}")
+    flows = {"flows": {"name": {"any_": ["learn"]}}}
+    children = [one["id"] for one in ask(f"{api}/flow_runs/filter", flows)]
+    waited = sum(moment(api, one, "PENDING") - moment(api, one, "SCHEDULED") for one in children)
+    whole = moment(api, parent, "COMPLETED") - moment(api, parent, "PENDING")
+    logs = {"logs": {"flow_run_id": {"any_": [parent, *children]}}, "limit": 200}
+    # of a stage that the parent finds done by the child, it says nothing but that it is cached
+    lines = [one["message"] for one in ask(f"{api}/logs/filter", logs)]
+    return whole - waited, learned(lines)
+
+
+def moment(api: str, run: str, state: str) -> float:
+    """When a flow run came into a state first, in seconds."""
+    states = ask(f"{api}/flow_run_states/?flow_run_id={run}")
+    times = [one["timestamp"] for one in states if one["type"] == state]
+    return min(datetime.fromisoformat(one).timestamp() for one in times)
+
+
+@contextmanager
+def fresh_home() -> Iterator[dict[str, str]]:
+    """An environment whose GRAFT_HOME has nothing but the packages of this one."""
+    with TemporaryDirectory() as folder:
+        packages = store.home() / "packages"
+        packages.mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "packages").symlink_to(packages)
+        kept = ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI")
+        variables = {name: value for name, value in os.environ.items() if name not in kept}
+        yield {**variables, "GRAFT_HOME": folder, "COLUMNS": "200"}
+
+
+@contextmanager
+def up(variables: dict[str, str]) -> Iterator[dict[str, str]]:
+    """`graft up`; gives the environment of its clients."""
+    process = subprocess.Popen(
+        [GRAFT, "up"], env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert process.stdout
+        told = dict(variables)
+        for line in process.stdout:
+            if match := re.match(r"export (\w+)=(\S+)", line):
+                told[match[1]] = match[2]
+            if line.startswith("Logs are in"):
+                break
+        else:
+            raise RuntimeError("graft up ended")
+        yield told
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+
+
+def ask(url: str, body: Any = None) -> Any:
+    """What the server answers."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.load(answer)
+
+
+if __name__ == "__main__":
+    main()
