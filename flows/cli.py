@@ -25,7 +25,7 @@ from flows.console import (
     set_verbosity,
 )
 from flows.server import prefect_server
-from tasks.errors import ConfigError, GraftError, LedgerError, StoreError
+from tasks.errors import ConfigError, GraftError, StoreError
 from tasks.progress import logger
 
 app = typer.Typer(
@@ -533,7 +533,7 @@ def rollback(
 @app.command()
 def verify(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Registered models; by default all.")
+        list[str] | None, typer.Argument(help="Which must be there; by default all that are.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -550,14 +550,15 @@ def verify(
         for check in checks(model):
             found.append(vars(check))
             if not as_json:
-                said = "whole" if check.whole else "NOT WHOLE"
+                said = {True: "whole", False: "NOT WHOLE", None: "gone"}[check.whole]
                 console.print(f"{model} {check.part}: {said}: {check.told}", soft_wrap=True)
     if as_json:
         print(json.dumps(found))
-    if lost := sum(not one["whole"] for one in found):
-        raise LedgerError(f"{lost} of {len(found)} parts are not whole")
+    if lost := sum(one["whole"] is False for one in found):
+        raise GraftError(f"{lost} of {len(found)} parts are not whole")
     if not as_json:
-        console.print(f"{len(found)} parts are whole" if found else "no model is registered yet")
+        whole = sum(one["whole"] is True for one in found)
+        console.print(f"{whole} parts are whole" if found else "no model is registered")
 
 
 @app.command()

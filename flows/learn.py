@@ -15,7 +15,7 @@ from typing import Any
 from prefect import flow
 
 from flows import slots
-from tasks import predict, source, store
+from tasks import predict, processes, source, store
 from tasks import transfer as transferring
 from tasks.config import Pipeline
 from tasks.load import resolved
@@ -51,6 +51,9 @@ class Learned:
 
 def learn(tracker: Tracker, pipeline: Pipeline, start: Start) -> Learned:
     """Pretrain, train on the sources, transfer, train the baselines, and ask them all."""
+    for training in (pipeline.training, pipeline.source_training, pipeline.pretraining):
+        if training is not None:
+            processes.check(training.processes)
     parts, before = start.parts, start.ready
     if pipeline.pretraining:
         before = run(source.pretraining_stage(pipeline, start.backbone, parts), before)

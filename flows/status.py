@@ -171,11 +171,11 @@ def print_status(told: Mapping[str, Any], now: datetime) -> None:
         console.print("No worker is alive: nothing starts; see graft worker and graft up")
 
 
-def looked(drift: Mapping[str, Any] | None, now: datetime) -> str:
+def looked(last: Mapping[str, Any] | None, now: datetime) -> str:
     """What the monitor last found."""
-    if drift is None:
+    if last is None:
         return "not looked"
-    return f"{'DRIFT' if drift['drifted'] else 'none'}, {age(drift['at'], now)}"
+    return f"{'DRIFT' if last['drifted'] else 'none'}, {age(last['at'], now)}"
 
 
 def age(moment: str, now: datetime) -> str:

@@ -1,7 +1,8 @@
 """`graft up`: every service of one machine, started in order, watched, and stopped together.
 
-Prefect's server, MLflow's server, the deployments, a worker of the pool `cpu` and one of the pool
-`gpu` for each GPU. Each writes to a file of its own in GRAFT_HOME/logs.
+Prefect's server, MLflow's server, the deployments, a worker of the pool `cpu` and those of the pool
+`gpu`, one a GPU unless they are to have several. Each writes to a file of its own in
+GRAFT_HOME/logs.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ OFTEN, SHORTLY = 5, 60.0
 ALL = "0.0.0.0"
 """The host that stands for all of this machine's addresses."""
 BIN = Path(sys.executable).parent
+MIGRATES = ("-P", "-m", "flows.migrate")
 
 
 @dataclass
@@ -134,6 +136,7 @@ def up(
         running.callback(stop, servers)
         running.callback(stop, workers)  # first of all: they report to the servers
         addresses = Addresses(address(host, PREFECT_PORT), address(host, MLFLOW_PORT))
+        wanted = all_workers(addresses, gpus)
         servers += [
             prefect_server(addresses, host, prefect_database),
             mlflow_server(addresses, host, mlflow_database),
@@ -144,7 +147,7 @@ def up(
         wait(servers[0], f"{addresses.prefect}/api/health")
         wait(servers[1], f"{addresses.mlflow}/health")
         deploy(file, addresses)
-        workers += all_workers(addresses, gpus)
+        workers += wanted
         for worker in workers:
             worker.start()
         tell(addresses)
@@ -231,26 +234,33 @@ def migrate(mlflow: Service) -> None:
     Raises:
         GraftError: it cannot be.
     """
-    mlflow.log.parent.mkdir(parents=True, exist_ok=True)
-    with mlflow.log.open("ab") as log:
-        done = subprocess.run(
-            (sys.executable, "-P", "-m", "flows.migrate"),
-            env={**os.environ, **mlflow.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode:
-        raise GraftError(f"MLflow's database cannot be brought up to date; see {mlflow.log}")
+    once = Service("migration", (Path(sys.executable).name, *MIGRATES), mlflow.environment)
+    logger.info("MLflow's database: bringing it up to date …")
+    once.start()
+    assert once.process
+    try:
+        code = once.process.wait()
+    except KeyboardInterrupt:  # tables half changed would be worse than a minute
+        logger.info("stopping, once that is done …")
+        once.process.wait()
+        raise
+    if code:
+        raise GraftError(f"MLflow's database cannot be brought up to date; see {once.log}")
 
 
 def all_workers(addresses: Addresses, gpus: int) -> list[Service]:
     """One of the pool `cpu`, and one of the pool `gpu` for so many GPUs each; without any it uses
-    the CPU."""
+    the CPU.
+
+    Raises:
+        ConfigError: some worker would have fewer.
+    """
     settings = addresses.environment
     found = [Service("worker-cpu", ("graft", "worker", "cpu"), settings)]
-    devices = [str(device) for device in range(max(1, graphics()))]
+    here = max(1, graphics())
+    if here % gpus:
+        raise ConfigError(f"--gpus {gpus} does not divide the {here} that are here")
+    devices = [str(device) for device in range(here)]
     for first in range(0, len(devices), gpus):
         named = [word for one in devices[first : first + gpus] for word in ("--device", one)]
         command = ("graft", "worker", "gpu", *named)

@@ -124,10 +124,11 @@ def weakest(report: Mapping[str, Any]) -> Iterator[str]:
 
 def making(pipeline: Pipeline, trained: Mapping[str, Any], run: str) -> Iterator[str]:
     """How long it took, on what, and how to do it again."""
+    together = f", by {trained['processes']} processes" if trained["processes"] > 1 else ""
     yield (
         f"- the last training: {trained['seconds']:.0f} s, {trained['steps']} steps, "
         f"{trained['parameters']:,} weights, in {trained['precision']} on {trained['device']} of "
-        f"{provenance.hardware()}"
+        f"{provenance.hardware()}{together}"
     )
     yield carbon(trained)
     yield f"- read at most {pipeline.application.maximum_tokens} tokens of a text"
@@ -139,7 +140,7 @@ def carbon(trained: Mapping[str, Any]) -> str:
     graphics = 0.0 if trained["device"] == "cpu" else provenance.graphics_watts()
     if graphics is None:
         return "- energy and carbon: not reckoned, the device does not say what it draws"
-    watts = trained["threads"] * THREAD_WATTS + graphics
+    watts = trained["processes"] * (trained["threads"] * THREAD_WATTS + graphics)
     hours = trained["seconds"] / 3600
     return (
         f"- reckoned, not measured: {watts * hours:.2g} Wh at {watts:.0f} W, "

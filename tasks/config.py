@@ -88,7 +88,7 @@ class Pretraining(Config):
     """Whose training text is read: what a prediction is asked for. Labels, and what is to be
     written, are not used."""
     steps: PositiveInt = 500
-    """Optimizer steps."""
+    """Optimizer steps; of several processes each takes its share."""
     learning_rate: PositiveFloat = 5e-5
     """Peak learning rate."""
     tokens_per_batch: PositiveInt = 2048

@@ -141,16 +141,21 @@ def log(watch: Watch, seen: Seen, report: Mapping[str, Any], folder: Path) -> st
 
 
 def last(model: str, version: str) -> dict[str, Any] | None:
-    """When a champion's text was last looked at, and whether it had drifted; None: never.
+    """When a champion's text was last looked at, and whether it had drifted; None: never, or what
+    made it is gone.
 
     Raises:
         TrackingError: MLflow does not answer.
     """
     try:
-        run = registry.run_of(model, version)
+        made = registry.run_of(model, version)
     except SourceUnavailable:  # not a version of Graft's
         return None
-    found = tracking.last_beside(run, named(model, version))
+    run = registry.looked_up(lambda client: client.get_run(made))
+    if run is None:
+        return None
+    name, since = named(model, version), registry.registered_since(model)
+    found = tracking.last_beside(str(run.info.experiment_id), name, since)
     return found and {"at": found[0], "drifted": bool(found[1].get("drifted"))}
 
 

@@ -10,7 +10,7 @@ GraftError                 exit code 2: the user's input or surroundings are at 
 ├── StoreError             a stage output cannot be written: disk full, folder not writable
 ├── TrackingError          MLflow cannot be reached, or refuses
 ├── LedgerError            a promotion that came too late, or a history that was changed
-└── WorkerError            what another worker was to do was not done
+└── WorkerError            what another worker or process was to do was not done
 """
 
 
@@ -51,7 +51,8 @@ class TrackingError(GraftError):
 
 
 class WorkerError(GraftError):
-    """A run on another work pool failed, was cancelled, or crashed too often."""
+    """A run on another work pool failed, was cancelled, or crashed too often; or one of several
+    processes that learn together was lost."""
 
 
 class LedgerError(GraftError):

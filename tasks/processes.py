@@ -12,15 +12,20 @@ import os
 import queue
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from logging.handlers import QueueHandler
+from signal import SIGKILL
 from typing import Any
 
 from tasks import progress
 from tasks.errors import ConfigError, GraftError, WorkerError
+from tasks.store import home, writing
 
 SECONDS_BETWEEN_LOOKS = 0.2
 DONE = "done"
+_rank = 0
+"""Which of those that work together this process is."""
 
 
 def together(number: int, work: Callable[..., None], *arguments: Any) -> None:
@@ -45,39 +50,62 @@ def together(number: int, work: Callable[..., None], *arguments: Any) -> None:
     from torch.multiprocessing import start_processes
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-    gpus = torch.cuda.device_count()
-    if 0 < gpus < number:
-        raise ConfigError(
-            f"processes is {number}, and {gpus} GPUs are here; each process wants its own "
-            "(graft worker gpu --device 0 --device 1; graft up --gpus 2)"
-        )
+    check(number)
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # told by the error
     said = multiprocessing.get_context("spawn").Queue()
     joined = {
-        "ACCELERATE_USE_CPU": str(gpus == 0).lower(),
+        "ACCELERATE_USE_CPU": str(torch.cuda.device_count() == 0).lower(),
         "LOCAL_WORLD_SIZE": str(number),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(number),
     }
-    members = start_processes(member, (joined, said, work, arguments), nprocs=number, join=False)
+    # As daemons they end with this process, should it be interrupted while it starts them.
+    members = start_processes(
+        member, (joined, said, work, arguments), nprocs=number, join=False, daemon=True
+    )
     done = 0
     try:
         ended = False
         while not ended:
             ended = members.join(timeout=SECONDS_BETWEEN_LOOKS)
             done += heard(said)
-    except ProcessExitedException as error:
-        heard(said)
-        raise WorkerError(f"of {number} processes one was lost: {error}") from error
-    except ProcessRaisedException:
+    except (ProcessExitedException, ProcessRaisedException) as error:
         heard(said)  # a refusal, if it was one
+        killed = [str(n) for n, one in enumerate(members.processes) if one.exitcode == -SIGKILL]
+        if killed:  # whatever the others say of it
+            raise WorkerError(
+                f"of {number} processes that learn together, {' and '.join(killed)} was killed, "
+                "perhaps for want of memory; the same command goes on from the last checkpoint"
+            ) from error
         raise
     finally:
         for process in members.processes:
             process.kill()
             process.join()
     if done < number:
-        raise WorkerError(f"of {number} processes {number - done} were interrupted")
+        raise WorkerError(
+            f"of {number} processes that learn together, {number - done} were interrupted; the "
+            "same command goes on from the last checkpoint"
+        )
+
+
+def check(number: int) -> None:
+    """Whether this machine has what so many processes want.
+
+    Raises:
+        ConfigError: fewer GPUs than processes.
+    """
+    if number == 1:
+        return
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < number:
+        raise ConfigError(
+            f"processes is {number}, but of GPUs there is {gpus}, and each wants its own "
+            "(graft worker gpu --device 0 --device 1; graft up --gpus 2)"
+        )
 
 
 def heard(said: Any) -> int:
@@ -95,7 +123,8 @@ def heard(said: Any) -> int:
         if isinstance(told, GraftError):
             raise told
         if isinstance(told, logging.LogRecord):
-            progress.logger.handle(told)
+            if progress.logger.isEnabledFor(told.levelno):
+                progress.logger.handle(told)
         elif told == DONE:
             done += 1
         else:
@@ -113,16 +142,26 @@ def member(
     """What each process does: join the others, work, and tell."""
     import torch
 
+    global _rank
+    _rank = rank
     threading.Thread(target=end_with_parent, daemon=True).start()
-    os.environ |= {**joined, "LOCAL_RANK": str(rank), "RANK": str(rank)}
-    torch.set_num_threads(max(1, torch.get_num_threads() // int(joined["WORLD_SIZE"])))
+    warnings.filterwarnings("ignore")  # libraries': as in the process that started this one
+    threads = max(1, torch.get_num_threads() // int(joined["WORLD_SIZE"]))
+    torch.set_num_threads(threads)
+    os.environ |= {
+        **joined,
+        "LOCAL_RANK": str(rank),
+        "RANK": str(rank),
+        "OMP_NUM_THREADS": str(threads),  # or accelerate sets what it thinks best
+    }
     if first():
         progress.logger.addHandler(QueueHandler(said))
         progress.listeners.append(
             lambda subject, step, steps, values: said.put((subject, step, steps, dict(values)))
         )
     try:
-        work(*arguments)
+        with writing(home()):
+            work(*arguments)
     except GraftError as error:
         said.put(error)
         raise
@@ -132,7 +171,7 @@ def member(
 
 def first() -> bool:
     """Whether this process, of those that work together, is the one that writes what they found."""
-    return os.environ.get("RANK", "0") == "0"
+    return _rank == 0
 
 
 def end_with_parent() -> None:

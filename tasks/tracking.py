@@ -340,14 +340,15 @@ def log_beside(run_id: str, name: str, folder: Path, values: Mapping[str, float]
     return made
 
 
-def last_beside(run_id: str, name: str) -> tuple[str, dict[str, float]] | None:
-    """Of the runs that `log_beside` made under this name the last one: when, 2026-11-26T14:45:03Z,
-    and its values."""
+def last_beside(experiment: str, name: str, since: int) -> tuple[str, dict[str, float]] | None:
+    """Of the runs that `log_beside` made under this name, since then in milliseconds, the last one:
+    when, 2026-11-26T14:45:03Z, and its values."""
     client = connect()
     with refusals_named():
         found = client.search_runs(
-            [client.get_run(run_id).info.experiment_id],
-            f"attributes.run_name = '{name}' and attributes.status = 'FINISHED'",
+            [experiment],
+            f"attributes.run_name = '{name}' and attributes.status = 'FINISHED' "
+            f"and attributes.start_time >= {since}",
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )

@@ -278,6 +278,8 @@ class Stack:
     secrets: Path
     here: Mapping[str, str]
     """What stands in compose.yaml, and what stands for it here."""
+    superuser: Mapping[str, str]
+    """Variables that make psql and its kin PostgreSQL's superuser."""
     log: Path
 
     def translate(self, text: str) -> str:
@@ -363,7 +365,8 @@ def stack(folder: Path) -> Iterator[Stack]:
         }
         ini = docker / "mlflow-auth.ini"
         addresses = tuple(f"http://127.0.0.1:{port}/api" for port in (api, second))
-        one = Stack(addresses, f"http://127.0.0.1:{mlflow}", store, secrets, here, folder)
+        url = f"http://127.0.0.1:{mlflow}"
+        one = Stack(addresses, url, store, secrets, here, database.superuser, folder)
         two = replace(one, here={**here, "4200": str(second)})
         ini.write_text(one.translate(ini.read_text()))
         with ThreadPoolExecutor() as both:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from _pytest.outcomes import Failed
 
-from benchmarks import tables, transfer
+from benchmarks import overhead, tables, transfer
 from benchmarks.sets import SETS
 from flows import server
 from tasks.errors import ConfigError, GraftError
@@ -333,3 +333,19 @@ def test_a_cell_that_cannot_be_is_refused_before_any_runs(monkeypatch: pytest.Mo
         monkeypatch.setattr("sys.argv", ["transfer", "toy", *arguments])
         with pytest.raises(SystemExit, match=says):
             transfer.main()
+
+
+def test_seconds_of_learning() -> None:
+    """Of the stages that learn or answer, whatever they work on; what was cached took none."""
+    lines = [
+        "01:08:46 validate  movies: done in 1.3 s",
+        "         source    movies + books: done in 0.6 s  ",
+        "transfer  step 18/18  loss 0.662",
+        "transfer  transfer: done in 12.5 s",
+        "predict   transfer on movies: done in 0.2 s",
+        "source    movies: cached",
+        "register  transfer: done in 0.9 s",
+    ]
+    assert overhead.learned(lines) == pytest.approx(13.3)
+    with pytest.raises(ValueError, match="no stage learned"):
+        overhead.learned(lines[-2:])

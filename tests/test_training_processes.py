@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks import progress
-from tasks.errors import ConfigError, WorkerError
+from tasks.errors import ConfigError, StoreError, WorkerError
 from tasks.processes import first, together
 from tests.operated import children
 from tests.project import Graft, ended, write_project
@@ -45,6 +47,10 @@ def refused() -> None:
 def fell() -> None:
     join()
     raise ZeroDivisionError("not a refusal")
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "checkpoint.pt")
 
 
 def killed() -> None:
@@ -79,8 +85,8 @@ def test_what_the_first_tells_is_told(
     [
         (refused, ConfigError, "^no"),
         (fell, Exception, "not a refusal"),
-        (killed, WorkerError, "of 2 processes one was lost: process 1 .*SIGKILL"),
-        (interrupted, WorkerError, "of 2 processes 2 were interrupted"),
+        (killed, WorkerError, "of 2 processes that learn together, 1 was killed"),
+        (interrupted, WorkerError, "of 2 processes that learn together, 2 were interrupted"),
     ],
 )
 def test_what_ends_them(work: Callable[[], None], error: type[Exception], message: str) -> None:
@@ -101,7 +107,7 @@ def said(process: int) -> str:
 def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that shared one would be slower than one alone."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(ConfigError, match="processes is 2, and 1 GPUs are here"):
+    with pytest.raises(ConfigError, match="processes is 2, but of GPUs there is 1"):
         together(2, join)
 
 
@@ -117,6 +123,7 @@ def test_a_pipeline(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch)
     for number in (1, 2):
         settings = [f"{part}.processes={number}" for part in ("training", "source_training")]
         further = ["pretraining.steps=6", f"pretraining.processes={number}"]
+        further += ["evaluation.baselines=[majority]"]
         done = transfer("toy", load(folder / "pipelines.yaml", "toy", [*settings, *further]))
         found[number] = done
     trained: dict[str, dict[int, int]] = {}
@@ -126,6 +133,9 @@ def test_a_pipeline(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch)
     for stage in ("source", "transfer"):
         alone, two = trained[stage][1], trained[stage][2]
         assert two == -(-alone // 2), trained
+    pretrained = (home / "artifacts" / "pretrain").glob("*/metrics.jsonl")
+    steps = [json.loads(path.read_text().splitlines()[-1])["step"] for path in pretrained]
+    assert sorted(steps) == [3, 6]
     assert found[2]["registration"]["version"] == "2"
     client = connect()
     run = client.get_run(found[2]["run"])
@@ -136,10 +146,45 @@ def test_a_pipeline(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch)
     assert client.get_metric_history(nested.info.run_id, "loss")
 
 
+def test_early_stopping_and_features(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stop at once, and the features of a frozen backbone are computed by one of them."""
+    from flows.transfer import transfer
+    from tasks.load import load
+
+    folder = write_project(tmp_path / "project")
+    monkeypatch.chdir(folder)
+    settings = [
+        *("paradigm.kind=feature_extraction", "training.epochs=300", TWO),
+        *("training.early_stopping={patience: 1}", "target.products.split.validation=0.2"),
+        "evaluation.baselines=[majority]",
+    ]
+    transfer("toy", load(folder / "pipelines.yaml", "toy", settings))
+    (path,) = (home / "artifacts" / "transfer").glob("*/training.json")
+    told = json.loads(path.read_text())
+    assert told["processes"] == 2
+    assert told["steps"] < 300
+    rows = [len(np.load(one)) for one in (home / "artifacts" / "features").glob("*/features.npy")]
+    assert sorted(rows) == [3, 21]
+
+
+def test_a_full_disk() -> None:
+    """It is told in one line by two as by one."""
+    with pytest.raises(StoreError, match=r"No space left.*free space or set GRAFT_HOME"):
+        together(2, full)
+
+
+def test_a_rank_of_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only processes that were started here have one."""
+    monkeypatch.setenv("RANK", "1")
+    assert first()
+
+
 def test_killed_and_resumed(graft: Graft, tmp_path: Path) -> None:
     """None outlives the run that is killed, and the next one goes on from the checkpoint."""
-    words = ("run", "toy", "--set", TWO, "--set", "training.epochs=400")
-    few = ("--set", "training.checkpoint_every=20")
+    words = ("run", "toy", "--set", TWO, "--set", "training.epochs=150")
+    few = ("--set", "training.checkpoint_every=10")
     run = graft(*words, *few, at=None)
     learned = tmp_path / "home" / "artifacts" / "transfer"
     deadline = time.monotonic() + 120

@@ -108,7 +108,7 @@ def test_nothing_to_check(tmp_path: Path) -> None:
     """No model is no fault; one that is asked for and not there is."""
     folder = write_promotable_project(tmp_path / "project")
     done = graft(folder, tmp_path / "home", "verify")
-    assert (done.returncode, done.stdout) == (0, "no model is registered yet\n")
+    assert (done.returncode, done.stdout) == (0, "no model is registered\n")
     done = graft(folder, tmp_path / "home", "verify", "toy")
     assert (done.returncode, done.stderr) == (2, "graft: model 'toy' is not in the registry\n")
 

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from tasks.learning import checkpoint
 from tasks.learning.batches import moved
@@ -125,6 +127,7 @@ def train(
         learner.train()
         objective.advance(learner, state.step / steps)
         values = _step(learner, objective, plan.draw(number), optimizer, schedule, engine)
+        values = mean_values(values, engine)
         values["learning_rate"] = rates[-1] * factor
         state.step += 1
         state.collect(values)
@@ -189,6 +192,15 @@ def average_gradients(learner: Learner, engine: Accelerator) -> None:
     means = engine.reduce(flat, "mean").split([p.numel() for p in used])
     for parameter, mean in zip(used, means, strict=True):
         parameter.grad = mean.view_as(parameter)
+
+
+def mean_values(values: dict[str, float], engine: Accelerator) -> dict[str, float]:
+    """Each value's mean over the processes that have it."""
+    if engine.num_processes == 1:
+        return values
+    found: list[dict[str, float]] = gather_object([values])
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: fmean(one[name] for one in found if name in one) for name in names}
 
 
 def any_process(said: bool, engine: Accelerator) -> bool:

@@ -1,0 +1,30 @@
+"""Which workers `graft up` starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows import up
+from tasks.errors import ConfigError
+
+HERE = up.Addresses("http://127.0.0.1:4200", "http://127.0.0.1:5000")
+
+
+@pytest.mark.parametrize(
+    ("here", "each", "devices"),
+    [(0, 1, ["0"]), (2, 1, ["0", "1"]), (4, 2, ["0 1", "2 3"]), (4, 4, ["0 1 2 3"])],
+)
+def test_workers(here: int, each: int, devices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the pool cpu, and of the pool gpu as many as the GPUs make; no GPU is one, too."""
+    monkeypatch.setattr(up, "graphics", lambda: here)
+    first, *rest = up.all_workers(HERE, each)
+    assert first.command == ("graft", "worker", "cpu")
+    assert [" ".join(one.command[4::2]) for one in rest] == devices
+    assert len({one.name for one in rest}) == len(rest)
+
+
+def test_a_worker_that_would_have_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would refuse what the others take."""
+    monkeypatch.setattr(up, "graphics", lambda: 3)
+    with pytest.raises(ConfigError, match="--gpus 2 does not divide the 3 that are here"):
+        up.all_workers(HERE, 2)
