@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,4 +64,5 @@ def field(browser: WebDriver, name: str, number: int = 1) -> WebElement:
 def photograph(browser: WebDriver, variable: str) -> None:
     """A picture, if an environment variable says where it goes."""
     if variable in os.environ:
+        time.sleep(3)  # for what moves to come to rest
         browser.save_screenshot(os.environ[variable])

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
 
 PIPELINES = Path(__file__).parents[1] / "pipelines.yaml"
+LONGEST = ("test_shipped.py", "test_operations.py", "test_promote_reviews.py")
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +195,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, so that no process is left with one when the others are done."""
     items.sort(
         key=lambda item: (
+            item.path.name not in LONGEST,
             item.get_closest_marker("integration") is None,
-            item.path.name != "test_shipped.py",  # the longest of all
         )
     )

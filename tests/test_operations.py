@@ -17,12 +17,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from selenium.common.exceptions import ElementClickInterceptedException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
@@ -98,8 +100,13 @@ def test_run_from_a_browser(up: Operated, browser: WebDriver) -> None:
     submit_form(up, browser, "1", lambda: asked_for(up)[before:])
     run = asked_for(up)[before]["id"]
     assert up.ended(run)["type"] == "COMPLETED"
+    browser.set_window_size(1280, 1100)
     browser.get(f"{up.prefect.removesuffix('/api')}/v2/runs/flow-run/{run}")
     found(browser, By.XPATH, "//*[.='Completed']")
+    tab = found(browser, By.XPATH, "//button[@role='tab'][.='Task Runs']")
+    tab.click()
+    browser.execute_script("arguments[0].scrollIntoView()", tab)
+    found(browser, By.XPATH, "//*[contains(text(), 'register toy')]")
     photograph(browser, "GRAFT_RUN")
     experiment, tracked = mlflow_run(up)
     assert tracked["data"]["params"]["training.epochs"] == "1"
@@ -108,6 +115,8 @@ def test_run_from_a_browser(up: Operated, browser: WebDriver) -> None:
     version = tracked["data"]["tags"]["graft.model"].partition("/")[2]
     browser.get(f"{up.mlflow}/#/models/toy/versions/{version}")
     found(browser, By.XPATH, "//*[contains(., 'challenger') and not(*[contains(., 'challenger')])]")
+    for button in browser.find_elements(By.CSS_SELECTOR, "button[aria-label='Close']"):
+        button.click()  # MLflow's assistant
     photograph(browser, "GRAFT_MODEL")
 
 
@@ -134,7 +143,8 @@ def submit_form(
         time.sleep(3)
         for button in browser.find_elements(By.XPATH, "//button[.='Submit']"):
             browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-            button.click()
+            with suppress(ElementClickInterceptedException):  # by a message that goes away
+                button.click()
         time.sleep(3)
         if taken():
             return
