@@ -81,12 +81,13 @@ def work(backbone: Path, folder: Path, rank: int) -> None:
         gradient(learner, TypeAdapter(AnyParadigm).validate_python(settings), [rank])
         loop.average_gradients(learner, engine)
         found[name] = gradients(learner)
+    means = loop.mean_values({"loss": float(rank), f"of {rank}": 1.0}, engine)
     learner = started(backbone)
     paradigm = FineTuning(kind="fine_tuning")
     schedule = loop.Schedule(steps=7, learning_rate=1e-2, precision="float32")
     summary = loop.train(learner, paradigm, paradigm.plan(streams(learner)), schedule, folder)
     content = {"gradients": found, "weights": learner.state_dict(), "steps": summary["steps"]}
-    torch.save(content, folder.parent / f"{rank}.pt")
+    torch.save({**content, "means": means}, folder.parent / f"{rank}.pt")
 
 
 def joined(rank: int, port: int, backbone: Path, folder: Path) -> None:
@@ -144,6 +145,13 @@ def test_the_same_gradient(name: str, backbone: Path, trained: tuple[Path, Any, 
     assert any(g is not None and bool(g.any()) for g in expected.values())
     for found in trained[1:]:
         close(found["gradients"][name], expected)
+
+
+@pytest.mark.integration
+def test_the_same_values(trained: tuple[Path, Any, Any]) -> None:
+    """The mean of what both say; what one alone says, such as a probe's, is kept."""
+    for found in trained[1:]:
+        assert found["means"] == {"loss": 0.5, "of 0": 1.0, "of 1": 1.0}
 
 
 class Pairs:
