@@ -61,6 +61,7 @@ def killed() -> None:
 
 
 def interrupted() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     join()
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
