@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
@@ -33,6 +33,7 @@ from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.schedules import Cron, Interval
 from prefect.schedules import Schedule as PrefectSchedule
+from prefect.workers.process import ProcessWorker
 
 from flows import automations
 from flows.approval import approval, deadline
@@ -48,6 +49,8 @@ from tasks.errors import ConfigError
 ONE_AT_A_TIME = ConcurrencyLimitConfig(
     limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
 )
+COMMAND = "python -m flows.engine"
+"""What a worker starts for a run; `graft worker` sees to it that this Python is the first found."""
 EPOCH = datetime(2020, 1, 1)
 """What intervals are counted from, so that they are the same whenever they are deployed."""
 COMPARED = (
@@ -215,10 +218,19 @@ def keep_paused(made: RunnerDeployment, had: DeploymentResponse | None) -> None:
 
 
 def create_pool(client: SyncPrefectClient, name: str) -> None:
-    """A pool of processes, unless there is a pool of this name, of whatever kind."""
+    """A pool of processes, unless there is a pool of this name, of whatever kind. If it is one of
+    processes and no other command is set, its runs begin with flows/engine.py."""
     pool = WorkPoolCreate(name=name, type="process", description="Graft's; see graft worker")
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(pool)
+    had = client.read_work_pool(name)
+    if had.type != "process":
+        return
+    template = had.base_job_template or ProcessWorker.get_default_base_job_template()
+    command = template["variables"]["properties"].setdefault("command", {})
+    if command.get("default") is None:
+        command["default"] = COMMAND
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
 
 
 def held(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import slots
+from flows import slots, warm
 from tasks import store
 
 HEARTBEAT = 30
@@ -30,6 +30,8 @@ def start(pool: str, devices: Sequence[str], limit: int | None) -> None:
     names = [f"gpu:{socket.gethostname()}:{device}" for device in devices]
     slots.create(names)
     os.environ.update(environment(names, devices))
+    if warm.supported():
+        os.environ[warm.VARIABLE] = warm.start(devices)
     executable = str(Path(sys.executable).with_name("prefect"))
     at_once = limit or (1 if devices else PARENTS)
     name = f"{socket.gethostname()} {' '.join([pool, *devices])}"
@@ -46,6 +48,7 @@ def environment(names: Sequence[str], devices: Sequence[str]) -> dict[str, str]:
     """What the runs of a worker must find, and cannot know themselves."""
     return {
         "CUDA_VISIBLE_DEVICES": ",".join(devices),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         slots.VARIABLE: ",".join(names),
         "GRAFT_HOME": str(store.home()),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
