@@ -14,6 +14,7 @@ import runpy
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 from flows import warm
 
@@ -45,7 +46,8 @@ def handed_over(connection: socket.socket) -> int:
 def leave(code: int) -> None:
     """End as the run did."""
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        with suppress(OSError):  # of those that cannot be handled anyhow
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
 

@@ -7,6 +7,7 @@ process too. Started first, it comes up while this process imports what it needs
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from flows import imports
 from tasks.errors import GraftError, Unreachable
 from tasks.tracking import without_credentials
 
@@ -87,18 +89,22 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait(process: subprocess.Popen[bytes], port: int) -> None:
-    """Until the server answers.
+    """Until the server answers; what runs need is imported meanwhile.
 
     Raises:
         GraftError: it ended, or did not answer in time.
     """
     deadline = time.monotonic() + TIMEOUT
+    ahead = iter(imports.EVERY_RUN)
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+            if module := next(ahead, None):
+                importlib.import_module(module)
+            else:
+                time.sleep(0.1)
     raise GraftError(
         f"Prefect's local server did not start (home {os.environ.get('PREFECT_HOME')}); "
         "see `prefect server start`, or set PREFECT_API_URL"

@@ -29,16 +29,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from flows import imports
+
 VARIABLE = "GRAFT_WARM"
 """Where a worker's runs find the address."""
 ENGINE = "prefect.engine"
 """The module that is a run; PREFECT__FLOW_RUN_ID says which."""
-EVERY_RUN = ("flows.deploy", "prefect.flow_engine", "mlflow.pyfunc", "pyarrow.parquet")
-WITHOUT_DEVICES = (
-    *("great_expectations.checkpoint", "scipy.stats", "matplotlib.figure"),
-    *("transformers", "tasks.learning.serving"),
-)
-"""Not where there are GPUs: a process forked after torch has looked for them cannot use them."""
 PR_SET_PDEATHSIG = 1
 """Of prctl(2)."""
 
@@ -79,7 +75,9 @@ def start(devices: Sequence[str]) -> str:
         Its address, at which it answers once all is imported.
     """
     address = f"graft-{os.getpid()}-{os.urandom(8).hex()}"
-    modules = EVERY_RUN if devices else (*EVERY_RUN, *WITHOUT_DEVICES)
+    modules: Sequence[str] = imports.EVERY_RUN
+    if not devices:  # a process forked after torch has looked for GPUs cannot use them
+        modules = (*modules, *imports.DATA, *imports.MODELS)
     command = [sys.executable, "-P", "-m", "flows.warm", str(os.getpid()), address, *modules]
     subprocess.Popen(command, stdin=subprocess.DEVNULL)
     return address

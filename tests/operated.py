@@ -97,24 +97,29 @@ class Operated:
         """COMPLETED, RUNNING, …"""
         return str(self.get(f"flow_runs/{run}")["state"]["type"])
 
-    def ended(self, run: str) -> dict[str, Any]:
+    def ended(self, run: str, patience: float = PATIENCE) -> dict[str, Any]:
         """A run's state, once it is final."""
 
         def final() -> Any:
             state = self.get(f"flow_runs/{run}")["state"]
             return state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") and state
 
-        return dict(until(final, f"run {run} ends"))
+        return dict(until(final, f"run {run} ends", patience))
 
     def logs(self, run: str) -> list[str]:
         """What a run said."""
         body = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
         return [line["message"] for line in ask(f"{self.prefect}/logs/filter", body)]
 
-    def processes(self, service: str) -> list[int]:
-        """The worker and the runs it has, by process id."""
-        (worker,) = pids(f"prefect worker start --pool {service}", self.home)
-        return [worker, *children(worker)]
+    def worker(self, pool: str) -> int:
+        """The process id of a pool's one worker."""
+        (found,) = pids(f"prefect worker start --pool {pool}", self.home)
+        return found
+
+    def processes(self, pool: str) -> list[int]:
+        """Those of the runs that its worker has."""
+        engines = set(pids("flows.engine", self.home)) & set(children(self.worker(pool)))
+        return sorted(engines)
 
 
 def until(found: Any, what: str, patience: float = PATIENCE) -> Any:
@@ -180,6 +185,8 @@ def alive(home: Path) -> list[int]:
     return [one for one in pids("", home) if one != os.getpid()]
 
 
+EIGHT_END = 900.0
+"""Seconds until each of eight runs that share two cores with other tests has ended."""
 EIGHT = tuple(f"p{number}" for number in range(1, 9))
 LIGHT = PIPELINES.partition("\n")[2]
 for old, new in (
@@ -203,7 +210,7 @@ def eight_at_once(up: Operated) -> None:
     """All are started together, all end, and nothing is lost: runs, tasks, models, curves."""
     up.graft("deploy")
     runs = {name: up.start(f"transfer/{name}") for name in EIGHT}
-    ended = {name: up.ended(run)["type"] for name, run in runs.items()}
+    ended = {name: up.ended(run, EIGHT_END)["type"] for name, run in runs.items()}
     assert set(ended.values()) == {"COMPLETED"}, ended
     for name, run in runs.items():
         asked = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}

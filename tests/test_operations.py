@@ -199,7 +199,7 @@ def test_killed_in_the_middle(up: Operated) -> None:
     run = up.start("transfer/slow")
     learned = in_training(up)
     killed = time.monotonic()
-    for process in up.processes("gpu"):
+    for process in (up.worker("gpu"), *up.processes("gpu")):
         os.kill(process, signal.SIGKILL)
     until(lambda: up.state(learned) == "CRASHED", "the crash is noticed")
     noticed = time.monotonic() - killed
@@ -219,6 +219,7 @@ def test_cancelled(up: Operated) -> None:
     pipeline meanwhile was cancelled, and says so."""
     slower = up.get("deployments/name/transfer/slow")["parameters"]
     slower["pipeline"]["seed"] = 14
+    slower["pipeline"]["training"]["epochs"] = 20_000  # it is cut short, on however fast a machine
     run = up.start("transfer/slow", **slower)
     learned = in_training(up)
     second = up.ended(up.start("transfer/slow"))
@@ -226,7 +227,7 @@ def test_cancelled(up: Operated) -> None:
         "CANCELLED",
         "Deployment concurrency limit reached.",
     )
-    _, training = up.processes("gpu")
+    (training,) = up.processes("gpu")
     ask(f"{up.prefect}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
     assert up.ended(learned)["type"] == "CANCELLED"
     assert up.ended(run)["type"] == "CANCELLED"
@@ -304,7 +305,7 @@ def test_a_person_is_asked(up: Operated) -> None:
     (asking,) = until(suspended, "an approval")
     (promotion,) = up.runs("promote", name={"any_": ["asked"]})
     assert up.ended(promotion["id"])["type"] == "COMPLETED"
-    until(lambda: len(up.processes("cpu")) == 1, "no process waits")
+    until(lambda: not up.processes("cpu"), "no process waits")
     told = json.loads(up.graft("status", "--json"))
     (waits,) = told["waiting"]
     assert waits["answer"] == f"graft approve {asking['id']}"
