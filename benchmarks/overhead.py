@@ -1,11 +1,12 @@
 """What a pipeline takes beside its learning: starting, data, comparison, registration.
 
     python -m benchmarks.overhead reviews
-    python -m benchmarks.overhead --rounds 5 reviews
+    python -m benchmarks.overhead --rounds 5 --set training.epochs=1 reviews
 
 Overhead is the whole wall time less the seconds of the stages that learn or answer (pretrain,
-source, transfer, predict). Each round goes three ways one after the other, each in a GRAFT_HOME
-that has nothing but downloaded packages:
+source, transfer, predict). Each way has a GRAFT_HOME of its own with the downloaded packages, in
+which a first run, not counted, makes the databases; before each of the others, what the one before
+left in the store is removed:
 
 ephemeral  `graft run`, which starts a Prefect server of its own
 server     `graft run`, at the servers of a `graft up`
@@ -19,13 +20,14 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +35,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tasks import provenance, store
+from tasks.load import load
 
 LEARNS = re.compile(r"\b(?:pretrain|source|transfer|predict)\s+\S.*: done in ([\d.]+) s")
 GRAFT = str(Path(sys.executable).with_name("graft"))
@@ -44,16 +47,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("pipeline", help="a pipeline of pipelines.yaml; it must have run before")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--set", metavar="PATH=VALUE", action="append", default=[], help="as graft run's"
+    )
     given = parser.parse_args()
+    name, overrides = given.pipeline, given.set
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
-    for number in range(given.rounds):
-        with fresh_home() as variables:
-            found["ephemeral"].append(run(given.pipeline, variables))
-        with fresh_home() as variables, up(variables) as server:
-            found["server"].append(run(given.pipeline, server))
-        with fresh_home() as variables, up(variables) as server:
-            found["deployed"].append(deployed(given.pipeline, server["PREFECT_API_URL"]))
-        print(f"round {number + 1} of {given.rounds} is done", file=sys.stderr)
+    for way in WAYS:
+        with fresh_home() as variables, reached(way, variables) as at:
+            for number in range(given.rounds + 1):
+                shutil.rmtree(Path(at["GRAFT_HOME"]) / "artifacts", ignore_errors=True)
+                asked = [f"seed={number}", *overrides]  # or its model would be registered already
+                taken = (deployed if way == "deployed" else run)(name, asked, at)
+                found[way] += [taken] if number else []
+                print(f"{way}: {number} of {given.rounds} are done", file=sys.stderr)
     print(f"{given.pipeline}, {given.rounds} rounds on {provenance.hardware()}\n")
     print("| way | whole | learning | overhead | overheads |\n|---|---|---|---|---|")
     for way in WAYS:
@@ -76,11 +83,11 @@ def learned(lines: Iterable[str]) -> float:
     return sum(told)
 
 
-def run(pipeline: str, variables: dict[str, str]) -> tuple[float, float]:
+def run(pipeline: str, overrides: Sequence[str], variables: dict[str, str]) -> tuple[float, float]:
     """Whole seconds of `graft run`, and those of learning."""
     started = time.monotonic()
     done = subprocess.run(
-        [GRAFT, "run", pipeline, "--json"],
+        [GRAFT, "run", pipeline, "--json", *(f"--set={one}" for one in overrides)],
         env=variables,
         capture_output=True,
         text=True,
@@ -89,24 +96,27 @@ def run(pipeline: str, variables: dict[str, str]) -> tuple[float, float]:
     return time.monotonic() - started, learned(done.stderr.splitlines())
 
 
-def deployed(pipeline: str, api: str) -> tuple[float, float]:
+def deployed(
+    pipeline: str, overrides: Sequence[str], variables: dict[str, str]
+) -> tuple[float, float]:
     """The same of a deployed run, from when a worker has it."""
+    api = variables["PREFECT_API_URL"]
+    configuration = load(Path("pipelines.yaml"), pipeline, overrides).model_dump(mode="json")
+    asked = {"parameters": {"name": pipeline, "pipeline": configuration}}
     deployment = ask(f"{api}/deployments/name/transfer/{pipeline}")["id"]
-    parent = ask(f"{api}/deployments/{deployment}/create_flow_run", {})["id"]
+    parent = ask(f"{api}/deployments/{deployment}/create_flow_run", asked)["id"]
     while (state := ask(f"{api}/flow_runs/{parent}")["state"])["type"] not in (
         *("COMPLETED", "FAILED", "CRASHED", "CANCELLED"),
     ):
         time.sleep(0.5)
     if state["type"] != "COMPLETED":
         raise RuntimeError(f"the run of {pipeline} is {state['type']}: {state['message']}")
-    flows = {"flows": {"name": {"any_": ["learn"]}}}
+    flows = {"flows": {"name": {"any_": ["learn"]}}, "sort": "START_TIME_DESC", "limit": 1}
     children = [one["id"] for one in ask(f"{api}/flow_runs/filter", flows)]
     waited = sum(moment(api, one, "PENDING") - moment(api, one, "SCHEDULED") for one in children)
     whole = moment(api, parent, "COMPLETED") - moment(api, parent, "PENDING")
     ours = {"logs": {"flow_run_id": {"any_": [parent, *children]}}, "limit": 200}
-    lines: list[
-        str
-    ] = []  # a stage that the child did is in the parent's as cached, without seconds
+    lines: list[str] = []  # of a stage that the child did, the parent says no seconds
     while page := ask(f"{api}/logs/filter", {**ours, "offset": len(lines)}):
         lines += [one["message"] for one in page]
     return whole - waited, learned(lines)
@@ -135,8 +145,11 @@ def fresh_home() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def up(variables: dict[str, str]) -> Iterator[dict[str, str]]:
-    """`graft up`; gives the environment of its clients."""
+def reached(way: str, variables: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The environment of who goes this way: of `graft up`'s clients, except for the ephemeral."""
+    if way == "ephemeral":
+        yield variables
+        return
     process = subprocess.Popen(
         [GRAFT, "up"], env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

@@ -49,7 +49,7 @@ from tasks.errors import ConfigError
 ONE_AT_A_TIME = ConcurrencyLimitConfig(
     limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
 )
-COMMAND = "python -m flows.engine"
+COMMAND = "python3 -m flows.engine"
 """What a worker starts for a run; `graft worker` sees to it that this Python is the first found."""
 EPOCH = datetime(2020, 1, 1)
 """What intervals are counted from, so that they are the same whenever they are deployed."""

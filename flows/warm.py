@@ -134,7 +134,11 @@ def serve(listener: socket.socket) -> None:
             if run is None:
                 if (asked := received(listener)) is None:
                     continue
-                process = os.fork()
+                try:
+                    process = os.fork()
+                except OSError as error:  # no memory
+                    refuse(asked.engine, error)
+                    continue
                 if process == 0:
                     end_with(here)
                     close(one.data for one in waiting.get_map().values() if one.data)
@@ -170,10 +174,15 @@ def received(listener: socket.socket) -> Asked | None:
         with engine.makefile("rb") as told:
             asked = json.loads(told.readline())
     except (OSError, ValueError) as error:
-        print(f"a run that was not begun: {error}", file=sys.stderr)
-        engine.close()
+        refuse(engine, error)
         return None
     return Asked(engine, files, asked["folder"], asked["environment"])
+
+
+def refuse(engine: socket.socket, error: Exception) -> None:
+    """Leave an engine without its run; it ends, and says that it failed."""
+    print(f"a run that was not begun: {error}", file=sys.stderr, flush=True)
+    engine.close()
 
 
 def heard(run: Run) -> bytes:

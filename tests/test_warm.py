@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import warm
+from flows import imports, warm
 
 pytestmark = pytest.mark.skipif(not warm.supported(), reason="this machine cannot keep one warm")
 
@@ -127,6 +127,16 @@ def test_killed_with_the_worker(tmp_path: Path) -> None:
     assert "warm process is gone" in said
     assert "Invalid flow run id" in said, "it is not Prefect's engine then"
     assert cold.returncode == 1
+
+
+def test_no_torch_where_there_are_gpus() -> None:
+    """What is imported for a worker that has GPUs leaves them to its runs."""
+    code = f"""
+import importlib, sys
+for module in {imports.EVERY_RUN!r}: importlib.import_module(module)
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_not_without_asking(address: str, tmp_path: Path) -> None:
