@@ -243,7 +243,7 @@ def test_two_that_want_one_gpu(up: Operated) -> None:
         PIPELINES.partition("\n")[2]
         .replace("  toy:", f"  {name}:")
         .replace("{model: toy}", f"{{model: {name}}}\n    seed: {seed}")
-        .replace("training: {epochs: 2, learning_rate: 1.0e-3, tok", "training: {epochs: 300, tok")
+        .replace("training: {epochs: 2, learning_rate: 1.0e-3, tok", "training: {epochs: 100, tok")
         for seed, name in enumerate(names, 20)
     )
     up.declare(AFTER_RUN + SLOW + pair)
