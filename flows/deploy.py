@@ -227,7 +227,8 @@ def create_pool(client: SyncPrefectClient, name: str) -> None:
     if had.type != "process":
         return
     template = had.base_job_template or ProcessWorker.get_default_base_job_template()
-    command = template["variables"]["properties"].setdefault("command", {})
+    variables = template.setdefault("variables", {}).setdefault("properties", {})
+    command = variables.setdefault("command", {"type": "string"})
     if command.get("default") is None:
         command["default"] = COMMAND
         client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-EVERY_RUN = ("flows.deploy", "prefect.flow_engine", "mlflow.pyfunc", "pyarrow.parquet", "git")
+EVERY_RUN = ("flows.deploy", "prefect.flow_engine", "mlflow.pyfunc", "pyarrow.parquet")
 DATA = ("great_expectations.checkpoint", "scipy.stats", "matplotlib.figure")
 MODELS = ("transformers.modeling_utils", "transformers.modeling_layers", "tasks.learning.serving")

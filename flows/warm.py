@@ -5,8 +5,10 @@ beside the worker, where it imports once; `flows/engine.py`, which the worker st
 has the run done here:
 
 engine → here    a byte with its stdin, stdout and stderr; {"folder": …, "environment": {…}} and a
-                 newline; later on a byte for each signal it gets. If it is gone, its run is killed.
-here → engine    the run's exit code, negative the signal that ended it, and a newline.
+                 newline. Once its run has begun, a byte for each signal it gets. If it is gone, its
+                 run is killed.
+here → engine    "begun" and a newline; later the run's exit code, negative the signal that ended
+                 it, and a newline. The end of the file before that: it may do the run by itself.
 
 Linux alone tells a process of another's end as this needs it; elsewhere `supported` says no.
 """
@@ -16,7 +18,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
-import json
 import os
 import runpy
 import selectors
@@ -25,29 +26,37 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ValidationError
+
 from flows import imports
+from tasks import store
 
 VARIABLE = "GRAFT_WARM"
 """Where a worker's runs find the address."""
 ENGINE = "prefect.engine"
 """The module that is a run; PREFECT__FLOW_RUN_ID says which."""
+BEGUN = b"begun\n"
+THEIR_OWN = ("PREFECT", VARIABLE)
+"""Variables whose names begin so may differ from run to run: nothing reads them once for all."""
+SILENCE = 5.0
+"""Seconds that an engine has to say what it wants."""
 PR_SET_PDEATHSIG = 1
 """Of prctl(2)."""
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(BaseModel):
     """What an engine wants done."""
 
-    engine: socket.socket
-    files: Sequence[int]
-    """Its stdin, stdout and stderr."""
     folder: str
-    environment: Mapping[str, str]
+    environment: dict[str, str]
+
+
+class Different(Exception):
+    """A run that must not be forked from this process."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def start(devices: Sequence[str]) -> str:
         devices: the worker's.
 
     Returns:
-        Its address, at which it answers once all is imported.
+        Its address; it answers there once all is imported.
     """
     address = f"graft-{os.getpid()}-{os.urandom(8).hex()}"
     modules: Sequence[str] = imports.EVERY_RUN
@@ -87,10 +96,11 @@ def connected(address: str) -> socket.socket:
     """A connection to it.
 
     Raises:
-        OSError: it is gone.
+        OSError: it is gone, or has not imported all yet.
     """
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(f"\0{address}")
+    check_user(connection)
     return connection
 
 
@@ -100,19 +110,18 @@ def main() -> None:
     end_with(int(parent))
     for number in (signal.SIGINT, signal.SIGTERM):  # for the worker, which ends its runs first
         signal.signal(number, signal.SIG_IGN)
+    for module in modules:
+        importlib.import_module(module)
+    store.code_version()
+    gc.collect()
+    gc.freeze()  # what all runs share is not gone through again by each
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{address}")
-        listener.listen()
-        for module in modules:
-            importlib.import_module(module)
-        from tasks import store
-
-        store.code_version()  # of the code that is now imported
-        gc.collect()
-        gc.freeze()  # what all runs share is not gone through again by each
+        listener.listen()  # not before: a run that finds nobody does not wait
         serve(listener)
     # From here on this is a run.
     sys.argv[1:] = []
+    sys.modules.pop(ENGINE, None)
     runpy.run_module(ENGINE, run_name="__main__", alter_sys=True)
 
 
@@ -132,21 +141,25 @@ def serve(listener: socket.socket) -> None:
             (key, _), *_ = waiting.select()
             run: Run | None = key.data
             if run is None:
-                if (asked := received(listener)) is None:
-                    continue
+                engine, _ = listener.accept()
+                files: list[int] = []
                 try:
+                    asked = received(engine, files)
                     process = os.fork()
-                except OSError as error:  # no memory
-                    refuse(asked.engine, error)
+                except (OSError, ValueError, Different) as error:
+                    print(f"a run that is not begun here: {error}", file=sys.stderr, flush=True)
+                    close([engine.detach(), *files])
                     continue
                 if process == 0:
                     end_with(here)
-                    close(one.data for one in waiting.get_map().values() if one.data)
-                    become(asked)
+                    others = {one.data for one in waiting.get_map().values() if one.data}
+                    close(file for one in others for file in (one.end, one.engine.detach()))
+                    become(asked, files)
+                    with engine:
+                        engine.sendall(BEGUN)
                     return
-                for given in asked.files:
-                    os.close(given)
-                run = Run(process, os.pidfd_open(process), asked.engine)
+                close(files)
+                run = Run(process, os.pidfd_open(process), engine)
                 waiting.register(run.end, selectors.EVENT_READ, run)
                 waiting.register(run.engine, selectors.EVENT_READ, run)
             elif key.fd == run.end:
@@ -162,27 +175,54 @@ def serve(listener: socket.socket) -> None:
                 waiting.unregister(run.engine)
 
 
-def received(listener: socket.socket) -> Asked | None:
-    """What the next engine asks for; None: it is another user's, or is gone again."""
-    engine, _ = listener.accept()
-    credentials = engine.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    _, user, _ = struct.unpack("3i", credentials)
+def received(engine: socket.socket, files: list[int]) -> Asked:
+    """What an engine asks for; its files are added to `files`.
+
+    Raises:
+        OSError: it is another user's, gone again, or silent.
+        ValueError: it is no engine.
+        Different: what was imported here is not what its run would import.
+    """
+    check_user(engine)
+    engine.settimeout(SILENCE)
+    files += socket.recv_fds(engine, 1, 3)[1]
+    with engine.makefile("rb") as told:
+        line = told.readline()
+    engine.settimeout(None)
     try:
-        if user != os.getuid():
-            raise PermissionError(f"user {user}")
-        _, files, *_ = socket.recv_fds(engine, 1, 3)
-        with engine.makefile("rb") as told:
-            asked = json.loads(told.readline())
-    except (OSError, ValueError) as error:
-        refuse(engine, error)
-        return None
-    return Asked(engine, files, asked["folder"], asked["environment"])
+        asked = Asked.model_validate_json(line)
+    except ValidationError:  # which quotes what it was given, passwords too
+        raise ValueError("it is no engine") from None
+    if len(files) != 3:
+        raise ValueError(f"it sent {len(files)} files")
+    ours, theirs = (
+        {name: value for name, value in one.items() if not name.startswith(THEIR_OWN)}
+        for one in (os.environ, asked.environment)
+    )
+    if ours != theirs:
+        names = sorted(dict(ours.items() ^ theirs.items()))
+        raise Different(f"its environment has another {', '.join(names)}")
+    if store.code_version.__wrapped__() != store.code_version():
+        raise Different("Graft or its libraries have changed since they were imported")
+    return asked
 
 
-def refuse(engine: socket.socket, error: Exception) -> None:
-    """Leave an engine without its run; it ends, and says that it failed."""
-    print(f"a run that was not begun: {error}", file=sys.stderr, flush=True)
-    engine.close()
+def check_user(other: socket.socket) -> None:
+    """Refuse to speak with another user's process.
+
+    Raises:
+        PermissionError: it is one.
+    """
+    credentials = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    _, user, _ = struct.unpack("3i", credentials)
+    if user != os.getuid():
+        raise PermissionError(f"it is user {user}'s")
+
+
+def close(files: Iterable[int]) -> None:
+    """Close them all."""
+    for file in files:
+        os.close(file)
 
 
 def heard(run: Run) -> bytes:
@@ -193,19 +233,12 @@ def heard(run: Run) -> bytes:
         return b""
 
 
-def close(runs: Iterable[Run]) -> None:
-    """What belongs to other runs."""
-    for run in set(runs):
-        os.close(run.end)
-        run.engine.close()
-
-
-def become(asked: Asked) -> None:
+def become(asked: Asked, files: Sequence[int]) -> None:
     """Take over the engine's files, folder and environment."""
-    asked.engine.close()
-    for number, file in enumerate(asked.files):
+    for number, file in enumerate(files):
         os.dup2(file, number)
-        os.close(file)
+    close(files)
+    os.setpgid(0, 0)  # a signal to the worker's group comes through the engine alone
     os.chdir(asked.folder)
     os.environ.clear()
     os.environ.update(asked.environment)

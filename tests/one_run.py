@@ -1,4 +1,4 @@
-"""A run for tests/test_warm.py: says what it is, and then does what RUN says."""
+"""A run for tests/test_warm.py: says what it is, and then does what PREFECT__RUN says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def end(*_: Any) -> None:
 
 if __name__ == "__main__":
     told = {"process": os.getpid(), "folder": os.getcwd(), "arguments": sys.argv[1:]}
-    told["run"] = os.environ["RUN"]
+    told["run"] = os.environ["PREFECT__RUN"]
     told["warm"] = "prefect" in sys.modules
     if told["run"] == "waits":
         signal.signal(signal.SIGTERM, end)

@@ -117,9 +117,11 @@ class Operated:
         return found
 
     def processes(self, pool: str) -> list[int]:
-        """Those of the runs that its worker has."""
-        engines = set(pids("flows.engine", self.home)) & set(children(self.worker(pool)))
-        return sorted(engines)
+        """Those of the runs that its worker has: what it started, and what was forked for that."""
+        mine = set(children(self.worker(pool)))
+        warm = mine & set(pids("flows.warm", self.home))
+        engines = mine & set(pids("flows.engine", self.home))
+        return sorted(engines.union(*map(children, warm)))
 
 
 def until(found: Any, what: str, patience: float = PATIENCE) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -30,17 +31,31 @@ print(warm.start(["0"]), flush=True)
 time.sleep(600)
 """
 """A worker that has started its warm process, whose runs are tests/one_run.py."""
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
+    "PYTHONPATH": str(ROOT),
+}
 
 
 @contextmanager
 def worker() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The worker, and the address at which its runs find the warm process."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKER], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WORKER],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout
     try:
-        yield process, process.stdout.readline().strip()
+        address = process.stdout.readline().strip()
+        for _ in range(300):
+            with suppress(OSError):
+                warm.connected(address).close()
+                break
+            time.sleep(0.1)
+        yield process, address
     finally:
         process.kill()
         process.wait()
@@ -53,12 +68,12 @@ def address() -> Iterator[str]:
         yield found
 
 
-def engine(address: str, run: str, folder: Path) -> subprocess.Popen[str]:
+def engine(address: str, run: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
     """What a worker starts for a run."""
     return subprocess.Popen(
         [sys.executable, "-m", "flows.engine"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), warm.VARIABLE: address, "RUN": run},
+        env={**ENVIRONMENT, warm.VARIABLE: address, "PREFECT__RUN": run, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -100,6 +115,7 @@ def test_several_at_once(address: str, tmp_path: Path) -> None:
     first.send_signal(signal.SIGTERM)
     assert first.wait(30) == 5
     assert not Path(f"/proc/{runs[0]}").exists()
+    assert os.getpgid(int(str(runs[1]))) == runs[1], "a signal to the worker's group would be two"
     assert second.poll() is None
     second.kill()
     assert gone(runs[1])
@@ -122,11 +138,58 @@ def test_killed_with_the_worker(tmp_path: Path) -> None:
         process.kill()
         assert started.wait(30) == 1
         assert gone(run)
-    cold = engine(address, "ends", tmp_path)
-    _, said = cold.communicate(timeout=60)
-    assert "warm process is gone" in said
-    assert "Invalid flow run id" in said, "it is not Prefect's engine then"
-    assert cold.returncode == 1
+    begins_cold(engine(address, "ends", tmp_path), "Connection refused")
+
+
+def test_another_environment(address: str, tmp_path: Path) -> None:
+    """Libraries read variables when they are imported: a run with others is not forked."""
+    begins_cold(engine(address, "ends", tmp_path, OMP_NUM_THREADS="7"), "refused")
+
+
+def begins_cold(started: subprocess.Popen[str], why: str) -> None:
+    """It is Prefect's engine by itself, which misses the id of its run."""
+    _, said = started.communicate(timeout=60)
+    assert f"takes no run ({why}" in said.replace("[Errno 111] ", "")
+    assert "Invalid flow run id" in said
+    assert started.returncode == 1
+
+
+@contextmanager
+def asking() -> Iterator[socket.socket]:
+    """The other end of an engine that has sent all that it sends."""
+    ends = socket.socketpair()
+    with ends[0] as engine, ends[1] as other, Path(os.devnull).open() as null:
+        socket.send_fds(engine, [b"\0"], [null.fileno()] * 3)
+        asked = {"folder": "/", "environment": dict(os.environ)}
+        engine.sendall(json.dumps(asked).encode() + b"\n")
+        yield other
+
+
+def test_what_is_received() -> None:
+    """Three files and the rest."""
+    files: list[int] = []
+    with asking() as engine:
+        assert warm.received(engine, files).folder == "/"
+    assert len(files) == 3
+    warm.close(files)
+
+
+@pytest.mark.parametrize(
+    ("changed", "value", "refusal"),
+    [
+        ("os.getuid", -1, PermissionError),
+        ("tasks.store.code_version.__wrapped__", "new", warm.Different),
+    ],
+)
+def test_what_is_refused(
+    changed: str, value: object, refusal: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user; a run whose code is not what was imported."""
+    monkeypatch.setattr(changed, lambda: value)
+    files: list[int] = []
+    with asking() as engine, pytest.raises(refusal):
+        warm.received(engine, files)
+    warm.close(files)
 
 
 def test_no_torch_where_there_are_gpus() -> None:
@@ -140,8 +203,9 @@ assert "torch" not in sys.modules
 
 
 def test_not_without_asking(address: str, tmp_path: Path) -> None:
-    """What is no engine is turned away, and the next one is served."""
-    with warm.connected(address) as connection:
-        connection.sendall(b"nothing of use\n")
-        assert connection.recv(10) == b""
+    """What is no engine is turned away, also if it says nothing, and the next one is served."""
+    for said in (b"nothing of use\n", b"\0[]\n", b""):
+        with warm.connected(address) as connection:
+            connection.sendall(said)
+            assert connection.recv(10) == b""
     assert engine(address, "ends", tmp_path).wait(30) == 0
