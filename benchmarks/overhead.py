@@ -5,8 +5,8 @@
 
 Overhead is the whole wall time less the seconds of the stages that learn or answer (pretrain,
 source, transfer, predict). Each way has a GRAFT_HOME of its own with the downloaded packages, in
-which a first run, not counted, makes the databases; before each of the others, what the one before
-left in the store is removed:
+which a first run, not counted, makes the databases while the workers get warm; before each of the
+others, what the one before left to be found is removed:
 
 ephemeral  `graft run`, which starts a Prefect server of its own
 server     `graft run`, at the servers of a `graft up`
@@ -39,6 +39,8 @@ from tasks.load import load
 
 LEARNS = re.compile(r"\b(?:pretrain|source|transfer|predict)\s+\S.*: done in ([\d.]+) s")
 GRAFT = str(Path(sys.executable).with_name("graft"))
+MADE = ("artifacts", "converted", "unpacked")
+"""What runs leave in GRAFT_HOME to be found by the next."""
 WAYS = ("ephemeral", "server", "deployed")
 
 
@@ -56,7 +58,8 @@ def main() -> None:
     for way in WAYS:
         with fresh_home() as variables, reached(way, variables) as at:
             for number in range(given.rounds + 1):
-                shutil.rmtree(Path(at["GRAFT_HOME"]) / "artifacts", ignore_errors=True)
+                for kept in MADE:
+                    shutil.rmtree(Path(at["GRAFT_HOME"]) / kept, ignore_errors=True)
                 asked = [f"seed={number}", *overrides]  # or its model would be registered already
                 taken = (deployed if way == "deployed" else run)(name, asked, at)
                 found[way] += [taken] if number else []
@@ -111,8 +114,8 @@ def deployed(
         time.sleep(0.5)
     if state["type"] != "COMPLETED":
         raise RuntimeError(f"the run of {pipeline} is {state['type']}: {state['message']}")
-    flows = {"flows": {"name": {"any_": ["learn"]}}, "sort": "START_TIME_DESC", "limit": 1}
-    children = [one["id"] for one in ask(f"{api}/flow_runs/filter", flows)]
+    theirs = {"flow_runs": {"parent_flow_run_id": {"any_": [parent]}}}
+    children = [one["id"] for one in ask(f"{api}/flow_runs/filter", theirs)]
     waited = sum(moment(api, one, "PENDING") - moment(api, one, "SCHEDULED") for one in children)
     whole = moment(api, parent, "COMPLETED") - moment(api, parent, "PENDING")
     ours = {"logs": {"flow_run_id": {"any_": [parent, *children]}}, "limit": 200}
