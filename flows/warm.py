@@ -26,7 +26,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -108,6 +108,7 @@ def main() -> None:
     """Import, then fork until the worker ends."""
     parent, address, *modules = sys.argv[1:]
     end_with(int(parent))
+    environment = dict(os.environ)  # of the worker; imports add to it
     for number in (signal.SIGINT, signal.SIGTERM):  # for the worker, which ends its runs first
         signal.signal(number, signal.SIG_IGN)
     for module in modules:
@@ -118,7 +119,7 @@ def main() -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{address}")
         listener.listen()  # not before: a run that finds nobody does not wait
-        serve(listener)
+        serve(listener, environment)
     # From here on this is a run.
     sys.argv[1:] = []
     sys.modules.pop(ENGINE, None)
@@ -132,8 +133,13 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
 
-def serve(listener: socket.socket) -> None:
-    """Fork for whoever asks; returns in the forked process, which is then as the engine was."""
+def serve(listener: socket.socket, environment: Mapping[str, str]) -> None:
+    """Fork for whoever asks; returns in the forked process, which is then as the engine was.
+
+    Args:
+        listener: where they ask.
+        environment: the worker's, which they have too.
+    """
     here = os.getpid()
     with selectors.DefaultSelector() as waiting:
         waiting.register(listener, selectors.EVENT_READ)
@@ -144,7 +150,7 @@ def serve(listener: socket.socket) -> None:
                 engine, _ = listener.accept()
                 files: list[int] = []
                 try:
-                    asked = received(engine, files)
+                    asked = received(engine, files, environment)
                     process = os.fork()
                 except (OSError, ValueError, Different) as error:
                     print(f"a run that is not begun here: {error}", file=sys.stderr, flush=True)
@@ -175,8 +181,8 @@ def serve(listener: socket.socket) -> None:
                 waiting.unregister(run.engine)
 
 
-def received(engine: socket.socket, files: list[int]) -> Asked:
-    """What an engine asks for; its files are added to `files`.
+def received(engine: socket.socket, files: list[int], environment: Mapping[str, str]) -> Asked:
+    """What an engine with this environment asks for; its files are added to `files`.
 
     Raises:
         OSError: it is another user's, gone again, or silent.
@@ -197,7 +203,7 @@ def received(engine: socket.socket, files: list[int]) -> Asked:
         raise ValueError(f"it sent {len(files)} files")
     ours, theirs = (
         {name: value for name, value in one.items() if not name.startswith(THEIR_OWN)}
-        for one in (os.environ, asked.environment)
+        for one in (environment, asked.environment)
     )
     if ours != theirs:
         names = sorted(dict(ours.items() ^ theirs.items()))
@@ -240,7 +246,6 @@ def become(asked: Asked, files: Sequence[int]) -> None:
     close(files)
     os.setpgid(0, 0)  # a signal to the worker's group comes through the engine alone
     os.chdir(asked.folder)
-    os.environ.clear()
     os.environ.update(asked.environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

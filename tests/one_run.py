@@ -15,6 +15,21 @@ def end(*_: Any) -> None:
     sys.exit(5)
 
 
+def compute() -> None:
+    """With the threads of every library that has its own."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute
+    import torch
+
+    many = np.random.default_rng(0).random((400, 400))
+    assert np.linalg.inv(many).shape == many.shape
+    assert pa.compute.sum(pa.chunked_array([[1, 2], [3]])).as_py() == 6
+    weights = torch.tensor(many, requires_grad=True)
+    (weights @ weights).sum().backward()
+    assert weights.grad is not None
+
+
 if __name__ == "__main__":
     told = {"process": os.getpid(), "folder": os.getcwd(), "arguments": sys.argv[1:]}
     told["run"] = os.environ["PREFECT__RUN"]
@@ -26,4 +41,6 @@ if __name__ == "__main__":
         time.sleep(120)
     if told["run"] == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    sys.exit({"ends": 0, "fails": 3}[told["run"]])
+    if told["run"] == "computes":
+        compute()
+    sys.exit({"ends": 0, "fails": 3, "computes": 0}[told["run"]])

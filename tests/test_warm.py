@@ -23,14 +23,16 @@ ROOT = Path(__file__).parents[1]
 WORKER = """
 import sys, time
 from flows import imports, warm
-imports.EVERY_RUN = ("prefect.context",)
+if devices := sys.argv[1:]:
+    imports.EVERY_RUN = ("prefect.context",)
 real = warm.subprocess.Popen
 code = "from flows import warm; warm.ENGINE = 'tests.one_run'; warm.main()"
 warm.subprocess.Popen = lambda command, **kept: real([command[0], "-c", code, *command[4:]], **kept)
-print(warm.start(["0"]), flush=True)
+print(warm.start(devices), flush=True)
 time.sleep(600)
 """
-"""A worker that has started its warm process, whose runs are tests/one_run.py."""
+"""A worker of some devices that has started its warm process, whose runs are tests/one_run.py; with
+devices next to nothing is imported."""
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
     "PYTHONPATH": str(ROOT),
@@ -38,10 +40,10 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def worker() -> Iterator[tuple[subprocess.Popen[str], str]]:
+def worker(*devices: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The worker, and the address at which its runs find the warm process."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKER],
+        [sys.executable, "-c", WORKER, *devices],
         cwd=ROOT,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -50,7 +52,7 @@ def worker() -> Iterator[tuple[subprocess.Popen[str], str]]:
     assert process.stdout
     try:
         address = process.stdout.readline().strip()
-        for _ in range(300):
+        for _ in range(600):
             with suppress(OSError):
                 warm.connected(address).close()
                 break
@@ -64,7 +66,7 @@ def worker() -> Iterator[tuple[subprocess.Popen[str], str]]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Of a warm process that lives through all tests."""
-    with worker() as (_, found):
+    with worker("0") as (_, found):
         yield found
 
 
@@ -132,13 +134,21 @@ def test_killed_with_its_engine(address: str, tmp_path: Path) -> None:
 
 def test_killed_with_the_worker(tmp_path: Path) -> None:
     """However a worker ends, its runs end; what is started afterwards starts cold, and says so."""
-    with worker() as (process, address):
+    with worker("0") as (process, address):
         started = engine(address, "waits", tmp_path)
         run = told(started)["process"]
         process.kill()
         assert started.wait(30) == 1
         assert gone(run)
     begins_cold(engine(address, "ends", tmp_path), "Connection refused")
+
+
+def test_all_imported(tmp_path: Path) -> None:
+    """What a worker without GPUs imports leaves its runs their environment, and able to compute."""
+    with worker() as (_, address):
+        runs = [engine(address, "computes", tmp_path) for _ in range(2)]
+        assert [told(run)["warm"] for run in runs] == [True, True]
+        assert [run.wait(60) for run in runs] == [0, 0]
 
 
 def test_another_environment(address: str, tmp_path: Path) -> None:
@@ -169,7 +179,7 @@ def test_what_is_received() -> None:
     """Three files and the rest."""
     files: list[int] = []
     with asking() as engine:
-        assert warm.received(engine, files).folder == "/"
+        assert warm.received(engine, files, os.environ).folder == "/"
     assert len(files) == 3
     warm.close(files)
 
@@ -188,7 +198,7 @@ def test_what_is_refused(
     monkeypatch.setattr(changed, lambda: value)
     files: list[int] = []
     with asking() as engine, pytest.raises(refusal):
-        warm.received(engine, files)
+        warm.received(engine, files, os.environ)
     warm.close(files)
 
 
