@@ -57,7 +57,7 @@ class Operated:
             env=self.variables,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=6 * LOCKED,
             check=False,
         )
         assert done.returncode == 0, done.stderr
