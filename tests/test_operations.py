@@ -262,7 +262,10 @@ def test_two_that_want_one_gpu(up: Operated) -> None:
             assert up.ended(run)["type"] == "COMPLETED"
     finally:
         second.terminate()
-        second.wait(2 * LOCKED)  # it has things to tell the server yet
+        with suppress(subprocess.TimeoutExpired):  # Prefect's worker may miss it under load,
+            second.wait(60)
+        second.kill()  # so `graft up` does this, too
+        second.wait()
     learned = up.runs("learn", name={"any_": list(names)})
     first, last = sorted(learned, key=lambda run: str(run["start_time"]))
     assert last["start_time"] < first["end_time"], "one waited for the other's worker"
