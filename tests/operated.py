@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from tests.project import LOCKED, PIPELINES, ask, command, environment, write_project
 
-PATIENCE = 300.0
+PATIENCE = 600.0
 ONE_AT_A_TIME = Path(tempfile.gettempdir()) / "graft-up-in-tests.lock"
 SLOW = PIPELINES.partition("\n")[2].replace("  toy:", "  slow:")
 SLOW = SLOW.replace(
