@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ class Operated:
         """What a run said."""
         body = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
         return [line["message"] for line in ask(f"{self.prefect}/logs/filter", body)]
+
+    def recorded(self, run: str, last: str) -> bool:
+        """Whether all tasks of a run that ended are known to have, this one too: the server writes
+        them down after what happens."""
+        asked = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
+        tasks = ask(f"{self.prefect}/task_runs/filter", asked)
+        states = {task["name"]: (task["state"] or {}).get("type") for task in tasks}
+        return states.get(last) == "COMPLETED" and set(states.values()) == {"COMPLETED"}
 
     def worker(self, pool: str) -> int:
         """The process id of a pool's one worker."""
@@ -215,14 +224,7 @@ def eight_at_once(up: Operated) -> None:
     ended = {name: up.ended(run, EIGHT_END)["type"] for name, run in runs.items()}
     assert set(ended.values()) == {"COMPLETED"}, ended
     for name, run in runs.items():
-        asked = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
-
-        def whole(asked: Any = asked, last: str = f"register {name}") -> bool:
-            tasks = ask(f"{up.prefect}/task_runs/filter", asked)
-            states = {task["name"]: (task["state"] or {}).get("type") for task in tasks}
-            return states.get(last) == "COMPLETED" and set(states.values()) == {"COMPLETED"}
-
-        until(whole, f"the tasks of {name}")
+        until(partial(up.recorded, run, f"register {name}"), f"the tasks of {name}")
         url = f"{up.mlflow}/api/2.0/mlflow/registered-models/get-latest-versions"
         versions = ask(url, {"name": name})["model_versions"]
         assert [version["version"] for version in versions] == ["1"]

@@ -100,6 +100,7 @@ def test_run_from_a_browser(up: Operated, browser: WebDriver) -> None:
     submit_form(up, browser, "1", lambda: asked_for(up)[before:])
     run = asked_for(up)[before]["id"]
     assert up.ended(run)["type"] == "COMPLETED"
+    until(lambda: up.recorded(run, "register toy"), "the tasks that the page shows")
     browser.set_window_size(1280, 1100)
     browser.get(f"{up.prefect.removesuffix('/api')}/v2/runs/flow-run/{run}")
     found(browser, By.XPATH, "//*[.='Completed']")
