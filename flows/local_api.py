@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 
+from flows import collected
+
 
 def end_with_parent() -> None:
     """Wait for the pipe to close, then stop as on a terminate signal."""
@@ -21,6 +23,7 @@ def end_with_parent() -> None:
 def main() -> None:
     """Serve."""
     threading.Thread(target=end_with_parent, daemon=True).start()
+    collected.collect_apart()
     import uvicorn
 
     uvicorn.run(

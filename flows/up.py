@@ -209,7 +209,8 @@ def prefect_server(addresses: Addresses, host: str, database: str | None) -> Ser
     }
     if database:
         settings["PREFECT_API_DATABASE_CONNECTION_URL"] = database
-    command = ("prefect", "server", "start", "--host", host, "--port", port)
+    python = (Path(sys.executable).name, "-P", "-m", "flows.collected")
+    command = (*python, "server", "start", "--host", host, "--port", port)
     return Service("prefect", command, settings)
 
 

@@ -1,0 +1,72 @@
+"""Prefect's server frees what SQLite refused where that holds up nobody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import gc, sqlite3, sys, threading, time
+
+from flows import collected
+
+def connected():
+    found = sqlite3.connect(sys.argv[1], check_same_thread=False, isolation_level=None, timeout=0)
+    found.execute("PRAGMA journal_mode = WAL").fetchall()
+    return found
+
+class Cycle:
+    def __init__(self, held):
+        self.held, self.itself = held, self
+
+collected.collect_apart()
+one, other = connected(), connected()
+one.execute("CREATE TABLE t(x)")
+other.execute("BEGIN")
+other.execute("SELECT * FROM t").fetchall()
+one.execute("INSERT INTO t VALUES (1)")
+refused = other.cursor()
+try:
+    refused.execute("INSERT INTO t VALUES (2)")
+except sqlite3.OperationalError as error:
+    print(error)
+other.execute("ROLLBACK")
+
+one.execute("BEGIN IMMEDIATE")
+other.execute("PRAGMA busy_timeout = 8000").fetchall()
+
+def waits():
+    try:
+        other.execute("INSERT INTO t VALUES (3)")
+        print("written")
+    except sqlite3.OperationalError:
+        print("given up")
+
+thread = threading.Thread(target=waits)
+thread.start()
+time.sleep(0.5)
+Cycle(refused)
+del refused
+ends = time.monotonic() + 3
+while time.monotonic() < ends:
+    [Cycle(None) for _ in range(1000)]
+    time.sleep(0.01)
+one.execute("COMMIT")
+thread.join()
+left = any(isinstance(found, sqlite3.Cursor) for found in gc.get_objects())
+print("left" if left else "collected")
+"""
+
+
+def test_a_refused_statement(tmp_path: Path) -> None:
+    """A transaction goes on while the statement's connection waits for its lock. Collected in its
+    thread, that statement would keep it until the connection gives up."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "base.db")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.split("\n") == ["database is locked", "written", "collected", ""]
