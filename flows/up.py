@@ -207,10 +207,12 @@ def prefect_server(addresses: Addresses, host: str, database: str | None) -> Ser
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
     }
+    prefect: tuple[str, ...] = ("prefect",)
     if database:
         settings["PREFECT_API_DATABASE_CONNECTION_URL"] = database
-    python = (Path(sys.executable).name, "-P", "-m", "flows.collected")
-    command = (*python, "server", "start", "--host", host, "--port", port)
+    if not database or database.startswith("sqlite"):
+        prefect = (Path(sys.executable).name, "-P", "-m", "flows.collected")
+    command = (*prefect, "server", "start", "--host", host, "--port", port)
     return Service("prefect", command, settings)
 
 

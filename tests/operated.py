@@ -113,8 +113,8 @@ class Operated:
         return [line["message"] for line in ask(f"{self.prefect}/logs/filter", body)]
 
     def recorded(self, run: str, last: str) -> bool:
-        """Whether all tasks of a run that ended are known to have, this one too: the server writes
-        them down after what happens."""
+        """Whether the server has all tasks of a run, `last` among them, as completed; it records
+        them later than they are."""
         asked = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
         tasks = ask(f"{self.prefect}/task_runs/filter", asked)
         states = {task["name"]: (task["state"] or {}).get("type") for task in tasks}

@@ -28,3 +28,14 @@ def test_a_worker_that_would_have_fewer(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(up, "graphics", lambda: 3)
     with pytest.raises(ConfigError, match="--gpus 2 does not divide the 3 that are here"):
         up.all_workers(HERE, 2)
+
+
+@pytest.mark.parametrize(
+    ("database", "apart"),
+    [(None, True), ("sqlite+aiosqlite:///a.db", True), ("postgresql+asyncpg://a/b", False)],
+)
+def test_who_collects_garbage(database: str | None, apart: bool) -> None:
+    """Prefect's server on SQLite does so in a thread of its own."""
+    addresses = up.Addresses("http://127.0.0.1:4200", "http://127.0.0.1:5000")
+    found = up.prefect_server(addresses, "127.0.0.1", database)
+    assert ("flows.collected" in found.command) is apart
