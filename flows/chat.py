@@ -10,6 +10,8 @@ from tasks.errors import ConfigError
 Partner = Callable[[Sequence[str]], Iterator[str]]
 """What has been said, a turn each, the last one by the user -> the pieces of the response."""
 
+SILENCE = "…"
+"""A turn too."""
 SIDES = ("speaker", "partner")
 """Whose names the application knows: the model's, and that of who types."""
 
@@ -48,7 +50,10 @@ def named(turns: Sequence[str], speaker: str, partner: str) -> Iterator[str]:
         if (len(turns) - i) % 2 == 0:
             yield speaker + turn
         else:
-            yield partner + (turn.removeprefix(speaker.strip()).strip() or turn)
+            own, said = speaker.strip(), turn
+            while own and said.startswith(own):
+                said = said.removeprefix(own).strip()
+            yield partner + (said or SILENCE)
 
 
 def converse(partner: Partner, asked: TextIO, answered: TextIO) -> None:
@@ -67,7 +72,7 @@ def converse(partner: Partner, asked: TextIO, answered: TextIO) -> None:
             for piece in partner([*turns, turn]):
                 say(piece if response else piece.lstrip())
                 response += piece
-            turns += [turn, " ".join(response.split()) or "…"]  # silence is a turn too
+            turns += [turn, " ".join(response.split()) or SILENCE]
         else:
             turns = []
         say("\n> " if turn else "> ")

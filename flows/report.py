@@ -59,8 +59,18 @@ def markdown_table(report: Mapping[str, Any]) -> str:
 
 def sentences(report: Mapping[str, Any]) -> Iterator[str]:
     """What the tables do not say."""
-    for told in (gains, beside, retention, shift, affinities):
+    for told in (gains, beside, cut, retention, shift, affinities):
         yield from told(report)
+
+
+def cut(report: Mapping[str, Any]) -> Iterator[str]:
+    """How many rows were too long to be read, or written, as they are."""
+    found = report["cut"]
+    if found["tested"] or found["learned"]:
+        yield (
+            f"Too long for the application, and cut: {found['tested']} of {report['rows']} test "
+            f"rows, {found['learned']} of {found['of']} that the transfer learned from"
+        )
 
 
 def retention(report: Mapping[str, Any]) -> Iterator[str]:

@@ -91,7 +91,8 @@ class Domain(Config):
     header: tuple[str, ...] | None = None
     """Column names of a csv or tsv file that has no header line."""
     columns: dict[str, str] = {}
-    """Graft's field -> the column's name in the data, where they differ."""
+    """Graft's field -> the column's name in the data, where they differ; `translation.tr` is what
+    the object in column `translation` has as `tr`."""
     label_rule: dict[str, tuple[str | int | bool, ...] | Range] | None = None
     """Label -> the values, or the range of scores, that mean it; null: labels are as they stand."""
     split: Split = Split()

@@ -61,6 +61,12 @@ def stage(
             name: retention(pipeline, split, name, on_sources) for name in pipeline.retained
         }
         report["affinities"] = affinities(learners[TRANSFER])
+        trained = learners[TRANSFER].read_json("training.json")
+        report["cut"] = {
+            "tested": answers[TRANSFER].read_json(predict.CUT),
+            "learned": trained["cut"],
+            "of": trained["rows"],
+        }
         report["test_digest"] = split.digest(f"{target}/test.parquet")
         (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
         curves = {

@@ -293,7 +293,8 @@ def _rows(
     blank = dict.fromkeys((*application.fields, "group", *domain.slice_columns.values()))
     present: dict[str, None] = {}
     count = 0
-    for number, record in reader(file, domain.header):
+    for number, found in reader(file, domain.header):
+        record = unfolded(found)
         count += 1
         present.update(dict.fromkeys(record))
         row: dict[str, str | None] = dict(blank)
@@ -316,6 +317,18 @@ def _rows(
         raise DataError(f"{file.place}: no rows")
     if missing := [column for column in wanted.values() if column not in present]:
         raise DataError(f"{file.place}: no column '{missing[0]}'; found: {some(present)}")
+
+
+def unfolded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """With what is in its objects as columns: {"translation": {"tr": "Ayarlar"}} has
+    "translation.tr", too."""
+    inner = {
+        f"{column}.{name}": value
+        for column, told in record.items()
+        if isinstance(told, dict)
+        for name, value in told.items()
+    }
+    return {**inner, **record}
 
 
 def _joined(value: Any, written: Callable[[str], str]) -> Any:

@@ -1,4 +1,5 @@
-"""The prediction stage: one learner's answers to a domain's test rows, in predictions.jsonl.
+"""The prediction stage: one learner's answers to a domain's test rows, in predictions.jsonl, and in
+cut.json how many of the rows were too long for it.
 
 It follows from the learner and the rows alone: another metric, or another paradigm beside the same
 baseline, does not ask the learner again.
@@ -16,6 +17,7 @@ from tasks.stage import Stage
 from tasks.training import read_rows
 
 FILE = "predictions.jsonl"
+CUT = "cut.json"
 
 
 def stage(
@@ -29,13 +31,15 @@ def stage(
         import torch
 
         from tasks.learning.learner import load_learner
-        from tasks.learning.prediction import predict
+        from tasks.learning.prediction import predict_examples
 
         loaded = load_learner(learner.file("learner"), {application.kind: application})
+        examples = application.encode(read_rows(split.file(test)), loaded.tokenizer)
         torch.manual_seed(pipeline.seed)  # where words are drawn
-        answers = predict(loaded, application.kind, read_rows(split.file(test)), supervised=True)
+        answers = predict_examples(loaded, application.kind, examples)
         text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
         (folder / FILE).write_text(text, encoding="utf-8")
+        (folder / CUT).write_text(str(sum("cut" in one for one in examples)), encoding="utf-8")
 
     return Stage(
         "predict",

@@ -153,7 +153,7 @@ def _fit(
         return
     learner.save(folder / "learner")
     learned = [*targets, *streams.sources.values()]
-    described = {**summary, **description(pipeline, learner, learned, training)}
+    described = {**summary, **description(learner, learned, training)}
     (folder / "training.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
     checkpoint.forget(folder)
 
@@ -187,22 +187,17 @@ def schedule(training: Training, steps: int) -> Schedule:
     )
 
 
-def description(
-    pipeline: Pipeline,
-    learner: Learner,
-    streams: Sequence[Stream],
-    training: Training,
-) -> dict[str, Any]:
+def description(learner: Learner, streams: Sequence[Stream], training: Training) -> dict[str, Any]:
     """What was trained, on what, with what: the content of training.json."""
     import torch
 
     from tasks.learning.loop import precision
 
-    learned = [(pipeline.tasks[s.task], example) for s in streams for example in s.examples]
+    learned = [example for stream in streams for example in stream.examples]
     return {
         "rows": len(learned),
-        "tokens": sum(len(example["input_ids"]) for _, example in learned),
-        "cut": sum(application.cut(example) for application, example in learned),
+        "tokens": sum(len(example["input_ids"]) for example in learned),
+        "cut": sum("cut" in example for example in learned),
         "parameters": sum(p.numel() for p in learner.parameters()),
         "device": str(next(learner.parameters()).device),
         "processes": training.processes,

@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from flows import cli
 from tests.tiny import reviews, write_backbone
 
 PIPELINES = """\
@@ -174,6 +177,21 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
     out, err = process.communicate(timeout=600)
     return process.returncode, out, err
+
+
+def refusal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> str:
+    """The one line on stderr of a command that must exit with 2."""
+    monkeypatch.setattr(sys, "argv", ["graft", *(arguments or ("run", "toy"))])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err.strip()
+    assert ended.value.code == 2, said
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith("graft: ")
+    return said
 
 
 def waiting(url: str) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flows import cli
-from tests.project import PIPELINES, numbered, write_project, write_rows
+from tests.project import PIPELINES, numbered, refusal, write_project, write_rows
 from tests.tiny import reviews
 
 pytestmark = pytest.mark.integration
@@ -32,21 +30,6 @@ def project(tmp_path: Path, shared_home: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(folder)
     monkeypatch.setenv("GRAFT_HOME", str(shared_home))
     return folder
-
-
-def refusal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
-) -> str:
-    """The one line on stderr of a command that must exit with 2."""
-    monkeypatch.setattr(sys, "argv", ["graft", *(arguments or ("run", "toy"))])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capsys.readouterr().err.strip()
-    assert ended.value.code == 2, said
-    assert len(said.splitlines()) == 1, said
-    assert said.startswith("graft: ")
-    return said
 
 
 def edit(*pairs: str) -> Callable[[Path], None]:

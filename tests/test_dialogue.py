@@ -238,6 +238,23 @@ def test_sampling(folder: Path) -> None:
         dialogue(sampling={}, beams=2)
 
 
+def test_any_word_may_be_drawn(causal: Path) -> None:
+    """Where all are about as probable, all come, not only the 50 most probable."""
+    made = learner(causal, dialogue(sampling=Sampling(temperature=1e6, top_p=1.0)))
+    torch.manual_seed(0)
+    with prediction.evaluating(made):
+        ids = made.backbone.generate(
+            made.heads["dialogue"],
+            torch.full((600, 1), 5),
+            torch.ones(600, 1, dtype=torch.long),
+            length=1,
+            beams=1,
+            end=made.tokenizer.eos_token_id,
+            sampling=(1e6, 1.0),
+        )
+    assert len(set(ids[:, 0].tolist())) > 55  # of 60
+
+
 def test_the_stage_draws_by_the_seed(causal: Path) -> None:
     """What is drawn for the test rows follows from the pipeline's seed, and is the same again."""
     document: dict[str, Any] = {
@@ -337,7 +354,8 @@ def test_who_says_what() -> None:
     """Names stand before the turns of each side, and nobody speaks for the model."""
     assert list(named(["hi", "ho", "B: so"], "B: ", "A: ")) == ["A: hi", "B: ho", "A: so"]
     assert list(named(["hi", "ho", "so"], "", "")) == ["hi", "ho", "so"]
-    assert list(named(["B:"], "B: ", "")) == ["B:"]
+    assert list(named(["B: B:B: so"], "B: ", "")) == ["so"]
+    assert list(named(["B:"], "B: ", "")) == ["…"]
 
 
 def test_a_conversation() -> None:

@@ -77,7 +77,7 @@ def test_encoded_by_a_chat_template() -> None:
     found = translation(maximum_tokens=4).encode(
         [{"text": "the movie was great", "translation": "good"}], tokenizer, supervised=False
     )
-    assert found == [{"input_ids": ids("so the movie is")}]
+    assert found == [{"input_ids": ids("so the movie is"), "cut": True}]
 
 
 def test_cut() -> None:
@@ -87,9 +87,52 @@ def test_cut() -> None:
     assert long == {
         "input_ids": [*ids("the movie was"), END],
         "labels": ids("great movie ,"),
+        "cut": True,
     }
-    assert application.cut(long)
-    assert not application.cut(short)
+    assert short == {"input_ids": [*ids("the book"), END], "labels": [*ids("book"), END]}
+
+
+@pytest.mark.parametrize(
+    ("text", "reply", "cut"),
+    [
+        ("the movie was", "good", False),  # as long as it may be
+        ("the movie was great", "good", True),
+        ("the", "great movie", False),
+        ("the", "great movie ,", True),  # its end
+    ],
+)
+def test_what_is_cut_is_marked(text: str, reply: str, cut: bool) -> None:
+    """Neither what just fits nor what is far too long is mistaken."""
+    application = translation(maximum_tokens=4, maximum_new_tokens=3)
+    (example,) = application.encode([{"text": text, "translation": reply}], words(ended=True))
+    assert ("cut" in example) is cut
+
+
+def test_special_tokens_in_texts() -> None:
+    """They are text like other text: they end nothing, and what is written comes back as it was."""
+    from tasks.scratch import vocabulary
+
+    tokenizer = vocabulary(iter(["so good"]), 300)
+    row = {"text": "so </s> <pad> good", "translation": "a</s> b <pad>"}
+    (example,) = translation(maximum_new_tokens=64).encode([row], tokenizer)
+    read, reply = example["input_ids"], example["labels"]
+    assert isinstance(reply, list)
+    for tokens in (read, reply):
+        assert tokens.index(tokenizer.eos_token_id) == len(tokens) - 1
+        assert tokenizer.pad_token_id not in tokens
+    assert tokenizer.decode(reply, skip_special_tokens=True).strip() == row["translation"]
+    assert tokenizer.decode(read, skip_special_tokens=True).strip() == "so < /s> < pad> good"
+
+
+def test_special_tokens_in_a_conversation() -> None:
+    """Who writes a template's marks does not speak as the model."""
+    tokenizer = words(ended=False)
+    tokenizer.chat_template = "[SEP] {{ messages[0].content }} [SEP]"
+    (example,) = translation().encode([{"text": "the [SEP] movie"}], tokenizer, supervised=False)
+    assert [i for i, token in enumerate(example["input_ids"]) if token == END] == [
+        0,
+        len(example["input_ids"]) - 1,
+    ]
 
 
 @pytest.mark.parametrize(("kept", "text"), [("start", "the movie"), ("end", "was great")])
@@ -148,6 +191,8 @@ def test_a_cut_that_comes_out_longer() -> None:
                 application = kind(kind="translation", maximum_tokens=limit)
                 (example,) = application.encode([{"text": text}], tokenizer, supervised=False)
                 assert len(example["input_ids"]) <= limit
+                read = tokenizer.decode(example["input_ids"], skip_special_tokens=True).strip()
+                assert ("cut" in example) is (read != text)
 
 
 def complaints(folder: Path, application: Translation, **changes: Any) -> list[str]:
@@ -169,6 +214,28 @@ def test_what_does_not_go_with_the_backbone(backbone: Path, seq2seq: Path, causa
     assert complaints(causal, translation(maximum_tokens=256, maximum_new_tokens=256)) == []
     (said,) = complaints(causal, translation(maximum_tokens=257, maximum_new_tokens=256))
     assert "the backbone takes at most 512 of both together" in said
+
+
+def test_limits_of_reading_and_of_writing() -> None:
+    """Some networks read more than they write."""
+    from transformers import LEDConfig, LEDForConditionalGeneration
+
+    network = LEDForConditionalGeneration(
+        LEDConfig(
+            vocab_size=60, d_model=32, encoder_layers=1, decoder_layers=1, attention_window=[16],
+            encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=64,
+            decoder_ffn_dim=64, max_encoder_position_embeddings=64,
+            max_decoder_position_embeddings=16,
+        )
+    )  # fmt: skip
+    backbone, tokenizer = Backbone(network), words(ended=True)
+    fits = translation(maximum_tokens=64, maximum_new_tokens=16)
+    assert list(fits.complaints(backbone, tokenizer)) == []
+    long = translation(maximum_tokens=65, maximum_new_tokens=17)
+    assert list(long.complaints(backbone, tokenizer)) == [
+        "application.maximum_tokens is 65, but the backbone takes at most 64",
+        "application.maximum_new_tokens is 17, but the backbone takes at most 16",
+    ]
 
 
 def test_a_projection_that_was_never_trained(causal: Path, tmp_path: Path) -> None:

@@ -180,6 +180,17 @@ def test_label_rule(value: str, label: str | None) -> None:
     assert ingest.apply_rule(value, rule) == label
 
 
+def test_a_column_of_objects(tmp_path: Path, classification: TextClassification) -> None:
+    """What is in it is a column too, as the hub's translations have it."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"said": {"en": "fine", "tr": "güzel"}, "label": "positive"}\n')
+    ((row,), _) = rows(path, classification, columns={"text": "said.tr"})
+    assert row["text"] == "güzel"
+    assert "no column 'said.ug'; found: said.en, said.tr" in refused(
+        path, classification, columns={"text": "said.ug"}
+    )
+
+
 def test_label_rule_with_values() -> None:
     """Listed values are compared as text; another value stays, so that the gate names it."""
     rule: ingest.Rule = {"negative": (0, "bad"), "positive": (1,)}

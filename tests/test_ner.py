@@ -104,6 +104,13 @@ def test_words_beyond_the_limit_are_outside(learner: Learner) -> None:
     learner.tasks["ner"] = short
     (found,) = prediction.predict(learner, "ner", [{"tokens": "phone and camera and phone"}])
     assert all(span["end"] <= 2 for span in found["spans"])
+    long, whole = short.encode(
+        [{"tokens": "phone and camera"}, {"tokens": "phone and"}],
+        learner.tokenizer,
+        supervised=False,
+    )
+    assert long["cut"]
+    assert "cut" not in whole
 
 
 def test_batched_equals_unbatched(learner: Learner) -> None:

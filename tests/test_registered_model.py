@@ -96,9 +96,11 @@ def asked_without_graft(
 def test_a_model_that_writes(tmp_path: Path) -> None:
     """A translation is adapted, scored beside a copy, registered, and written without Graft."""
     folder, home = write_writing_project(tmp_path / "project"), tmp_path / "home"
-    done = graft(folder, home, "run", "toy", "--json")
+    done = graft(folder, home, "run", "toy", "--json", "--set", "application.maximum_tokens=5")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)["evaluation"]
+    assert report["cut"]["tested"] == report["rows"]
+    assert report["cut"]["learned"] == report["cut"]["of"] > 24  # and the sources
     assert list(report["systems"]) == ["copy", "source_only", "target_only", "transfer"]
     assert set(report["systems"]["transfer"]) == {"bleu", "chrf"}
     assert set(report["shift"]) == {"before", "after"}

@@ -80,6 +80,14 @@ def test_rows(tmp_path: Path) -> None:
         store.produce(planned.name, planned.key, planned.compute)
 
 
+def test_the_nearest_summary_counts() -> None:
+    """All three scores are against the one that shares the most words, though another has more
+    pairs of them."""
+    row = {"text": "x", "summary": "f e d c b a x\na b c d y z w q"}
+    (found,) = SUMMARIZATION.statistics([{"text": "a b c d e f"}], [row])
+    assert found == pytest.approx([12 / 13, 0, 2 / 13, 1])
+
+
 def test_novelty() -> None:
     """The share of the summary's pairs of words that the text does not have."""
     row = {"text": "Rates rose. Banks fell.", "summary": "Rates rose, then banks fell\nOther"}

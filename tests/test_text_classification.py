@@ -69,7 +69,7 @@ def test_encode_unlabelled(backbone: Path, classification: TextClassification) -
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"), [(3, [2, 5, 3]), (5, [2, 5, 21, 5, 3]), (99, [2, 5, 21, 5, 21, 3])]
+    ("limit", "expected"), [(3, [2, 5, 3]), (5, [2, 5, 21, 5, 3]), (6, [2, 5, 21, 5, 21, 3])]
 )
 def test_truncation(backbone: Path, limit: int, expected: list[int]) -> None:
     """A text is cut to `maximum_tokens`, special tokens counted and kept."""
@@ -79,6 +79,7 @@ def test_truncation(backbone: Path, limit: int, expected: list[int]) -> None:
     rows = [{"text": "great movie great movie", "label": "positive"}]
     (example,) = application.encode(rows, load_tokenizer(backbone))
     assert example["input_ids"] == expected
+    assert ("cut" in example) is (limit < 6)
 
 
 def drawn(count: int, seed: int) -> tuple[TextClassification, list[str], list[str]]:

@@ -47,6 +47,22 @@ def test_scores_agree_with_sacrebleu(count: int) -> None:
         assert found["chrf"] == pytest.approx(whole)
 
 
+@pytest.mark.parametrize(
+    ("script", "words", "written", "expected"),
+    [("Chinese", "zh", "我们明天去北京", "我们今天去北京"), ("Thai", "char", "วันนี้ร้อน", "วันนี้หนาว")],
+)
+def test_scripts_without_blanks(script: Any, words: str, written: str, expected: str) -> None:
+    """BLEU of them is of characters, or a sentence would be one word; its signature says so."""
+    from sacrebleu.metrics import BLEU
+
+    application = TRANSLATION.model_copy(update={"script": script})
+    totals = application.statistics([{"text": written}], [{"text": "x", "translation": expected}])
+    whole = BLEU(tokenize=words).corpus_score([written], [[expected]]).score
+    assert application.scores(totals.sum(0))["bleu"] == pytest.approx(whole)
+    assert whole > 0
+    assert f"tok:{words}|" in application.signatures()["bleu"]
+
+
 def test_scores_of_many_samples() -> None:
     """(samples, K) totals give (samples,) scores: what the bootstrap asks for."""
     pairs = texts(30, random.Random(0))

@@ -86,13 +86,18 @@ class Backbone(nn.Module):
     def maximum_positions(self) -> int | None:
         """The longest input in tokens, or None where the network has no such limit."""
         config = self.model.config
-        positions: int | None = getattr(config, "max_position_embeddings", None)
+        positions = places(config, "max_encoder_position_embeddings")
         relative = not getattr(config, "position_biased_input", True)  # DeBERTa v2 and v3
         if positions is None or positions < 0 or relative:
             return None
         table = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
         padding = getattr(table, "padding_idx", None)  # RoBERTa counts on from its padding's place
         return positions if padding is None else positions - padding - 1
+
+    @property
+    def maximum_written(self) -> int | None:
+        """The longest text in tokens that a seq2seq network can write, or None likewise."""
+        return places(self.model.config, "max_decoder_position_embeddings")
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, S) ids and mask -> (B, S, H) states of the top layer that reads."""
@@ -189,6 +194,7 @@ class Backbone(nn.Module):
             do_sample=sampling is not None,
             temperature=sampling[0] if sampling else None,
             top_p=sampling[1] if sampling else None,
+            top_k=0 if sampling else None,  # or transformers draws from the 50 most probable
             eos_token_id=end,
             pad_token_id=end,
             decoder_start_token_id=getattr(self.network.config, "decoder_start_token_id", None),
@@ -315,6 +321,13 @@ def stack(network: nn.Module) -> Sequence[nn.Module]:
     lists = [list(m) for m in network.modules() if isinstance(m, nn.ModuleList)]
     alike = [found for found in lists if len({type(layer) for layer in found}) == 1]
     return max(alike, key=lambda found: sum(p.numel() for x in found for p in x.parameters()))
+
+
+def places(config: Any, apart: str) -> int | None:
+    """How many positions a network has; `apart` is the setting of those that have others for what
+    they read and for what they write, as LED."""
+    found: int | None = getattr(config, "max_position_embeddings", getattr(config, apart, None))
+    return found
 
 
 def kind_of(config: Any) -> Literal["encoder", "seq2seq", "causal"]:

@@ -84,6 +84,8 @@ class Example(TypedDict):
     """What `Application.represent` gives for it, where that was kept: (H,), (S, H), (1 + T, H)."""
     words: NotRequired[list[int]]
     """1 + the number of the word that starts at each sub-word, 0 at the others."""
+    cut: NotRequired[bool]
+    """There, and true, where something was left out for being too long."""
 
 
 class Batch(TypedDict, total=False):
@@ -170,9 +172,6 @@ class Application(Protocol):
 
     def classes(self, row: Row) -> set[str]:
         """The classes a labelled row is an example of."""
-
-    def cut(self, example: Example) -> bool:
-        """Whether it is as long as it may be, so that something of it was perhaps cut off."""
 
     def states(self, example: Example) -> int:
         """How many states `represent` gives for it; 0: one vector for the whole of it."""

@@ -10,6 +10,7 @@ An application brings `reply`, its fields and its scores, and nothing about netw
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from tasks.learning.applications.limits import too_long
 from tasks.learning.applications.words import words
 from tasks.learning.contracts import IGNORED, Batch, Config, Example, Output, Prediction, Row
 
@@ -146,13 +148,14 @@ class Generation(Config):
                 f"application.maximum_tokens is {self.maximum_tokens}, which the prefix and what "
                 "the tokenizer puts around a text fill up; raise it"
             )
-        limit, joined = backbone.maximum_positions, backbone.kind == "causal"
-        longest = self.maximum_tokens + self.maximum_new_tokens if joined else self.maximum_tokens
-        if limit is not None and max(longest, self.maximum_new_tokens) > limit:
+        read, write = self.maximum_tokens, self.maximum_new_tokens
+        if backbone.kind == "seq2seq":
+            yield from too_long(read, backbone.maximum_positions)
+            yield from too_long(write, backbone.maximum_written, "maximum_new_tokens")
+        elif backbone.maximum_positions is not None and read + write > backbone.maximum_positions:
             yield (
-                f"application.maximum_tokens is {self.maximum_tokens} and maximum_new_tokens "
-                f"{self.maximum_new_tokens}, but the backbone takes at most {limit}"
-                + (" of both together" if joined else "")
+                f"application.maximum_tokens is {read} and maximum_new_tokens {write}, but the "
+                f"backbone takes at most {backbone.maximum_positions} of both together"
             )
 
     def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
@@ -177,35 +180,40 @@ class Generation(Config):
         """Prompts as the backbone was trained to read them; with `supervised`, replies too."""
         if not rows:
             return []
-        prompts = self._prompts([self.read(row) for row in rows], tokenizer)
+        examples = self._prompts([self.read(row) for row in rows], tokenizer)
         if not supervised:
-            return [Example(input_ids=ids) for ids in prompts]
-        end = tokenizer.eos_token_id
+            return examples
         replies = tokenizer(
             text_target=[self.reply(row) for row in rows],
             add_special_tokens=False,
-            truncation=True,
-            max_length=self.maximum_new_tokens,
+            split_special_tokens=True,  # "</s>" in a reply is not its end
         )["input_ids"]
-        return [
-            # A reply that was cut has no end that could be learned.
-            Example(input_ids=ids, labels=[*reply, end][: self.maximum_new_tokens])
-            for ids, reply in zip(prompts, replies, strict=True)
-        ]
+        for example, reply in zip(examples, replies, strict=True):
+            whole = [*reply, tokenizer.eos_token_id]
+            # A reply that is cut has no end that could be learned.
+            example["labels"] = whole[: self.maximum_new_tokens]
+            if len(whole) > self.maximum_new_tokens:
+                example["cut"] = True
+        return examples
 
-    def _prompts(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """Token ids of the prompts, each text cut so that what stands around it is whole."""
+    def _prompts(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+        """The prompts, each text cut so that what stands around it is whole."""
         room = self._room(tokenizer)
-        short = shortened(texts, tokenizer, room, self.reads)
+        plain = without_special(texts, tokenizer)
+        short = shortened(plain, tokenizer, room, self.reads)
         prompts = self._framed(short, tokenizer)
+        examples = []
         for i, ids in enumerate(prompts):
             fewer = room
             while len(ids) > self.maximum_tokens and fewer:  # where a character is several tokens
                 fewer -= len(ids) - self.maximum_tokens
-                cut = shortened([short[i]], tokenizer, max(0, fewer), self.reads)
-                (ids,) = self._framed(cut, tokenizer)
-            prompts[i] = ids
-        return prompts
+                (short[i],) = shortened([plain[i]], tokenizer, max(0, fewer), self.reads)
+                (ids,) = self._framed([short[i]], tokenizer)
+            example = Example(input_ids=ids)
+            if short[i] != plain[i]:
+                example["cut"] = True
+            examples.append(example)
+        return examples
 
     def _room(self, tokenizer: PreTrainedTokenizerBase) -> int:
         """Tokens that are left for a text."""
@@ -221,15 +229,6 @@ class Generation(Config):
         special = tokenizer.chat_template is None
         ids: list[list[int]] = tokenizer(whole, add_special_tokens=special)["input_ids"]
         return ids
-
-    def cut(self, example: Example) -> bool:
-        """Whether its prompt or its reply has all the tokens it may have."""
-        reply = example.get("labels", [])
-        assert isinstance(reply, list)
-        return (
-            len(example["input_ids"]) >= self.maximum_tokens
-            or len(reply) >= self.maximum_new_tokens
-        )
 
     def states(self, example: Example) -> int:
         """The prompt's feature, and one for each token of the reply."""
@@ -335,6 +334,17 @@ def chat(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str
     )
     assert isinstance(framed, str)
     return framed
+
+
+def without_special(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Texts with a blank in what would be read as a special token: "</s>" becomes "< /s>", and who
+    writes a chat template's marks does not speak as another."""
+    special = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+    marks = sorted(special, key=len, reverse=True)
+    if not marks:
+        return list(texts)
+    found = re.compile("|".join(map(re.escape, marks)))
+    return [found.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text) for text in texts]
 
 
 def ending(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 from tasks.learning.applications import bio, counts
 from tasks.learning.applications.heads import new_head
 from tasks.learning.applications.labels import distinct
-from tasks.learning.applications.limits import too_long
+from tasks.learning.applications.limits import mark_cut, too_long
 from tasks.learning.contracts import (
     IGNORED,
     Batch,
@@ -114,7 +114,7 @@ class Ner(Config):
 
     def complaints(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
         """Texts that may be too long."""
-        return too_long(self.maximum_tokens, backbone)
+        return too_long(self.maximum_tokens, backbone.maximum_positions)
 
     def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
         """None."""
@@ -151,11 +151,8 @@ class Ner(Config):
                 tags = bio.repaired(row["tags"].split(" "))
                 example["labels"] = [index[tags[n - 1]] if n else IGNORED for n in numbers]
             examples.append(example)
+        mark_cut(examples, encoded)
         return examples
-
-    def cut(self, example: Example) -> bool:
-        """Whether it has all the tokens it may have."""
-        return len(example["input_ids"]) >= self.maximum_tokens
 
     def states(self, example: Example) -> int:
         """One a token."""

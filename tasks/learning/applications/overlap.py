@@ -22,28 +22,28 @@ CHRF_ORDERS = 6 + 2
 BETA = 2
 
 
-@lru_cache(maxsize=1)
-def metrics() -> tuple[Any, Any]:
-    """sacreBLEU's, loaded when the first text is scored."""
+@lru_cache
+def metrics(words: str = "13a") -> tuple[Any, Any]:
+    """sacreBLEU's, loaded when the first text is scored; `words` is its tokenizer."""
     from sacrebleu.metrics import BLEU as Bleu
     from sacrebleu.metrics import CHRF
 
-    return Bleu(), CHRF(word_order=2)
+    return Bleu(tokenize=words), CHRF(word_order=2)
 
 
-def signatures() -> dict[str, str]:
+def signatures(words: str = "13a") -> dict[str, str]:
     """{"bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0", "chrf": …}, as
     sacreBLEU asks to have them reported."""
     found = {}
-    for name, metric in zip(("bleu", "chrf"), metrics(), strict=True):
+    for name, metric in zip(("bleu", "chrf"), metrics(words), strict=True):
         metric.corpus_score(["a"], [["a"]])  # which tells it the number of references
         found[name] = str(metric.get_signature())
     return found
 
 
-def bleu_counts(written: str, expected: str) -> list[int]:
+def bleu_counts(written: str, expected: str, words: str = "13a") -> list[int]:
     """[words written, words expected, 4 matches, 4 n-grams written]"""
-    found = metrics()[0].corpus_score([written], [[expected]])
+    found = metrics(words)[0].corpus_score([written], [[expected]])
     return [found.sys_len, found.ref_len, *found.counts, *found.totals]
 
 

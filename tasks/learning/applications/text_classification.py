@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from tasks.learning.applications import counts
 from tasks.learning.applications.heads import new_head
 from tasks.learning.applications.labels import distinct
-from tasks.learning.applications.limits import too_long
+from tasks.learning.applications.limits import mark_cut, too_long
 from tasks.learning.applications.words import words
 from tasks.learning.contracts import (
     Batch,
@@ -83,7 +83,7 @@ class TextClassification(Config):
 
     def complaints(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
         """Texts that may be too long."""
-        return too_long(self.maximum_tokens, backbone)
+        return too_long(self.maximum_tokens, backbone.maximum_positions)
 
     def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
         """None."""
@@ -99,20 +99,16 @@ class TextClassification(Config):
         """{"text": "great", "label": "positive"} -> {"input_ids": [101, 2307, 102], "labels": 1}"""
         if not rows:
             return []
-        ids = tokenizer(
+        encoded = tokenizer(
             [row["text"] for row in rows], truncation=True, max_length=self.maximum_tokens
-        )["input_ids"]
-        if not supervised:
-            return [Example(input_ids=i) for i in ids]
-        index = {label: i for i, label in enumerate(self.labels)}
-        return [
-            Example(input_ids=i, labels=index[row["label"]])
-            for i, row in zip(ids, rows, strict=True)
-        ]
-
-    def cut(self, example: Example) -> bool:
-        """Whether it has all the tokens it may have."""
-        return len(example["input_ids"]) >= self.maximum_tokens
+        )
+        examples = [Example(input_ids=ids) for ids in encoded["input_ids"]]
+        mark_cut(examples, encoded)
+        if supervised:
+            index = {label: i for i, label in enumerate(self.labels)}
+            for example, row in zip(examples, rows, strict=True):
+                example["labels"] = index[row["label"]]
+        return examples
 
     def states(self, example: Example) -> int:
         """0: one for the whole text."""

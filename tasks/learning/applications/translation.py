@@ -12,6 +12,12 @@ from tasks.learning.applications.generation import Generation
 from tasks.learning.applications.scripts import Script, written_in
 from tasks.learning.contracts import Prediction, Row, Rule
 
+CHARACTERS = {
+    "Chinese": "zh",
+    **dict.fromkeys(("Japanese", "Khmer", "Lao", "Myanmar", "Thai", "Tibetan"), "char"),
+}
+"""sacreBLEU's tokenizers of scripts that have no blanks between words."""
+
 
 class Translation(Generation):
     """Write each text in another language."""
@@ -23,12 +29,18 @@ class Translation(Generation):
     """The application."""
     script: Script | None = None
     """The script that translations are written in. Where most have no letter of it, columns or
-    files were mixed up, and nothing is trained. null: any."""
+    files were mixed up, and nothing is trained. Of one without blanks between words BLEU counts
+    characters. null: any."""
 
     @property
     def metric(self) -> str:
         """BLEU decides unless the pipeline says otherwise."""
         return "bleu"
+
+    @property
+    def words(self) -> str:
+        """sacreBLEU's tokenizer of the translations."""
+        return CHARACTERS.get(self.script or "", "13a")
 
     @property
     def fields(self) -> Mapping[str, Rule]:
@@ -50,7 +62,9 @@ class Translation(Generation):
     def statistics(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> np.ndarray:
         """(N, 10 + 24) what BLEU and chrF++ count."""
         pairs = [(p["text"], self.reply(row)) for p, row in zip(predictions, rows, strict=True)]
-        return np.array([[*overlap.bleu_counts(*p), *overlap.chrf_counts(*p)] for p in pairs])
+        return np.array(
+            [[*overlap.bleu_counts(*p, self.words), *overlap.chrf_counts(*p)] for p in pairs]
+        )
 
     def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
         """Translations that are the text itself, or in another script."""
@@ -68,7 +82,7 @@ class Translation(Generation):
 
     def signatures(self) -> dict[str, str]:
         """sacreBLEU's."""
-        return overlap.signatures()
+        return overlap.signatures(self.words)
 
     def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Corpus BLEU and chrF++, both from 0 to 100."""
