@@ -3,12 +3,14 @@ counted."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.project import refusal, write_rows, write_writing_project
+from tests.tiny import write_causal
 
 pytestmark = pytest.mark.integration
 
@@ -63,12 +65,28 @@ def no_response(folder: Path) -> None:
          f"path: {PRODUCTS}", "path: products.yml, format: chatterbot")  # fmt: skip
 
 
+def without(*tokens: str) -> Callable[[Path], None]:
+    """The backbone's tokenizer lacks these."""
+
+    def spoil(folder: Path) -> None:
+        path = write_causal(folder / "backbone") / "tokenizer_config.json"
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        kept = {name: told for name, told in settings.items() if name not in tokens}
+        path.write_text(json.dumps(kept), encoding="utf-8")
+        edit(folder, "new: {vocabulary: 320, width: 32, layers: 1, heads: 2, feed_forward: 64}",
+             "path: backbone")  # fmt: skip
+
+    return spoil
+
+
 CASES = {
     "texts and translations of other numbers": (lines, ["side/train", "2", "1"]),
     "empty translations": (empty, [f"{PRODUCTS}:2", "translation"]),
     "translations that are the text": (same, ["the text itself in 60 of 60 rows", "columns"]),
     "another script": (other_script, ["60 of 60 translations have no letter of the Arabic"]),
     "conversations with no response": (no_response, ["products.yml:1", "response"]),
+    "neither padding nor an end": (without("pad_token", "eos_token"), ["backbone", "padding"]),
+    "no end": (without("eos_token"), ["no token that ends a text"]),
 }
 
 

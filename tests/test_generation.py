@@ -13,7 +13,7 @@ from torch.nn import functional
 from tasks.learning import prediction
 from tasks.learning.applications.generation import ending, shortened
 from tasks.learning.applications.translation import Translation
-from tasks.learning.backbone import Backbone, load_backbone
+from tasks.learning.backbone import Backbone, load_backbone, load_tokenizer
 from tasks.learning.batches import collate
 from tasks.learning.contracts import IGNORED, Application
 from tasks.learning.learner import Learner, load_learner, new_learner
@@ -133,6 +133,14 @@ def test_special_tokens_in_a_conversation() -> None:
         0,
         len(example["input_ids"]) - 1,
     ]
+
+
+def test_a_tokenizer_without_padding(causal: Path, tmp_path: Path) -> None:
+    """It pads with what ends a text, which is masked."""
+    tokenizer = load_tokenizer(causal)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).pad_token == "[SEP]"
 
 
 @pytest.mark.parametrize(("kept", "text"), [("start", "the movie"), ("end", "was great")])
