@@ -113,7 +113,7 @@ def record_data(tracker: Tracker, valid: dict[str, store.Output], parts: store.O
         report = output.read_json("report.json")
         tracker.values(
             tracker.parent,
-            {f"{domain}_rows": report["rows"], f"{domain}_rejected": report["rejected"]},
+            {f"{domain}_{told}": report[told] for told in ("rows", "rejected", "left_out")},
         )
         for part in ("train", "test"):
             path = parts.file(f"{domain}/{part}.parquet")

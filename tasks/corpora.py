@@ -111,13 +111,12 @@ def chitchat(file: File, _header: Sequence[str] | None) -> Records:
 
 def responses(name: str, conversations: Iterable[Sequence[str]]) -> Records:
     """Every turn but the first of each conversation as the response to those before it;
-    `conversation` tells which: "health.yml 1". Where nobody responds the response is empty, which
-    the gate names and rejects."""
+    `conversation` tells which: "health.yml 1". None for a conversation in which nobody responds."""
     number = 0
     for place, turns in enumerate(conversations, 1):
         said = [turn for turn in turns if turn.strip()]
-        if len(said) == 1:
-            said.append("")
+        if len(said) < 2:
+            yield place, None
         for i in range(1, len(said)):
             number += 1
             context = said[max(0, i - TURNS) : i]

@@ -29,8 +29,8 @@ class File:
     """Others that hold the same rows' other columns."""
 
 
-Records = Iterator[tuple[int, Mapping[str, Any]]]
-"""Line or record number, and column -> value."""
+Records = Iterator[tuple[int, Mapping[str, Any] | None]]
+"""Line or record number, and column -> value; None where there is nothing to learn from."""
 
 
 def content(file: File) -> str:
@@ -67,7 +67,7 @@ def data(file: File) -> bytes:
         raise DataError(f"{file.place}: truncated or damaged gzip ({error})") from error
 
 
-def jsonl(file: File, _header: Sequence[str] | None) -> Records:
+def jsonl(file: File, _header: Sequence[str] | None) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """An object a line."""
     for number, line in enumerate(content(file).split("\n"), 1):
         if not line.strip():

@@ -196,6 +196,9 @@ def ingest(files: Sequence[File], domain: Domain, application: Application, fold
     for file in files:
         own = not file.name.startswith(MORE_TEXT)
         for number, values in _rows(file, domain if own else plain(domain), application):
+            if values is None:
+                left_out += 1
+                continue
             if domain.label_rule is not None:
                 relabelled = {
                     field: relabel(value, application.fields[field], domain.label_rule)
@@ -212,7 +215,8 @@ def ingest(files: Sequence[File], domain: Domain, application: Application, fold
     if not columns["row"] and not left_out:
         raise DataError(f"{domain.path}: no rows in any of its files")
     if not columns["row"]:
-        raise DataError(f"{domain.path}: no rows left; label_rule puts all {left_out} in no range")
+        why = "label_rule puts them in no range" if domain.label_rule else "nobody responds in them"
+        raise DataError(f"{domain.path}: no rows left; all {left_out} are left out, since {why}")
     types = {name: pa.int64() if name == "row" else pa.string() for name in columns}
     pq.write_table(pa.table(columns, schema=pa.schema(types.items())), folder / "rows.parquet")
     report = {
@@ -275,8 +279,9 @@ def _spellings(value: str | int | bool) -> tuple[str, ...]:
 
 def _rows(
     file: File, domain: Domain, application: Application
-) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Each row's number, and its fields, group and slices as normalised strings."""
+) -> Iterator[tuple[int, dict[str, str | None] | None]]:
+    """Each row's number, and its fields, group and slices as normalised strings; None for what has
+    nothing to learn from."""
     # What unlabelled files say beyond the input is neither to be believed nor to be rejected.
     fields = application.inputs if file.split == "unlabelled" else tuple(application.fields)
     wanted = {field: domain.columns.get(field, field) for field in fields}
@@ -294,8 +299,11 @@ def _rows(
     present: dict[str, None] = {}
     count = 0
     for number, found in reader(file, domain.header):
-        record = unfolded(found)
         count += 1
+        if found is None:
+            yield number, None
+            continue
+        record = unfolded(found)
         present.update(dict.fromkeys(record))
         row: dict[str, str | None] = dict(blank)
         for field, column in wanted.items():
@@ -315,7 +323,8 @@ def _rows(
         return  # one of many, which may have none
     if count == 0:
         raise DataError(f"{file.place}: no rows")
-    if missing := [column for column in wanted.values() if column not in present]:
+    missing = [column for column in wanted.values() if column not in present]
+    if missing and present:
         raise DataError(f"{file.place}: no column '{missing[0]}'; found: {some(present)}")
 
 

@@ -84,7 +84,10 @@ CASES = {
     "empty translations": (empty, [f"{PRODUCTS}:2", "translation"]),
     "translations that are the text": (same, ["the text itself in 60 of 60 rows", "columns"]),
     "another script": (other_script, ["60 of 60 translations have no letter of the Arabic"]),
-    "conversations with no response": (no_response, ["products.yml:1", "response"]),
+    "conversations with no response": (
+        no_response,
+        ["products.yml", "all 60 are left out, since nobody responds"],
+    ),
     "neither padding nor an end": (without("pad_token", "eos_token"), ["backbone", "padding"]),
     "no end": (without("eos_token"), ["no token that ends a text"]),
 }

@@ -150,8 +150,7 @@ def test_chatterbot(tmp_path: Path) -> None:
         ("How are you?\nNot well", "Why?", "health.yml 1"),
         ("3.10", "that is a number", "health.yml 2"),
     ]
-    assert (found[3]["context"], found[3]["response"]) == ("Nobody answers.", None)  # for the gate
-    assert len({r["group"] for r in found}) == 6
+    assert len({r["group"] for r in found}) == 4
 
 
 def test_chitchat(tmp_path: Path) -> None:
