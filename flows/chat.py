@@ -33,7 +33,7 @@ def load_partner(name: str) -> Partner:
         raise ConfigError(
             f"graft chat: '{name}' is no dialogue model; `graft predict {name} TEXT` asks it"
         )
-    names = [f"{application[side]}: " if application[side] else "" for side in SIDES]
+    names = [f"{application[side]}: " if application.get(side) else "" for side in SIDES]
 
     def respond(turns: Sequence[str]) -> Iterator[str]:
         said = "\n".join(named(turns, *names))

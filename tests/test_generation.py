@@ -124,6 +124,35 @@ def test_special_tokens_in_texts() -> None:
     assert tokenizer.decode(read, skip_special_tokens=True).strip() == "so < /s> < pad> good"
 
 
+def test_a_tokenizer_that_begins_with_its_end() -> None:
+    """OPT's does; a text is then still open at its own end."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = words(ended=False)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[SEP] $A", special_tokens=[("[SEP]", END)]
+    )
+    assert tokenizer("")["input_ids"] == [END]
+    assert ending(tokenizer) == "\n"
+
+
+def test_ends_that_are_words_of_the_vocabulary() -> None:
+    """A unigram vocabulary may have them as sub-words; they do not end a reply before its end."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((c, -2.0) for c in "▁ab</s>")]
+    made = Tokenizer(models.Unigram(pieces, unk_id=2))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    (example,) = translation().encode([{"text": "a", "translation": "a</s> b"}], tokenizer)
+    reply = example["labels"]
+    assert isinstance(reply, list)
+    assert reply.index(1) == len(reply) - 1
+
+
 def test_special_tokens_in_a_conversation() -> None:
     """Who writes a template's marks does not speak as the model."""
     tokenizer = words(ended=False)

@@ -167,7 +167,7 @@ def test_more_spans_than_sentinels() -> None:
 def test_what_is_written_has_places(seq2seq: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what is longer than the network can write the beginning is."""
     made = learner(seq2seq)
-    monkeypatch.setattr(type(made.backbone), "maximum_positions", 12)
+    monkeypatch.setattr(type(made.backbone), "maximum_written", 12)
     batch = collate(encoded([" ".join(["so"] * 30)], made, 40, ended=True), 0)
     lengths: list[int] = []
     real = made.backbone.decode

@@ -188,8 +188,9 @@ class Generation(Config):
             add_special_tokens=False,
             split_special_tokens=True,  # "</s>" in a reply is not its end
         )["input_ids"]
+        control = (tokenizer.eos_token_id, tokenizer.pad_token_id)  # T5's are sub-words as well
         for example, reply in zip(examples, replies, strict=True):
-            whole = [*reply, tokenizer.eos_token_id]
+            whole = [*(i for i in reply if i not in control), tokenizer.eos_token_id]
             # A reply that is cut has no end that could be learned.
             example["labels"] = whole[: self.maximum_new_tokens]
             if len(whole) > self.maximum_new_tokens:
@@ -323,7 +324,7 @@ class Generation(Config):
 
 def ends_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether it ends a text, as encoders' do; those of causal networks leave it open."""
-    ids = tokenizer("")["input_ids"]
+    ids = tokenizer("a")["input_ids"]  # of no text the last token may be the one that begins it
     return bool(ids) and ids[-1] == tokenizer.eos_token_id
 
 

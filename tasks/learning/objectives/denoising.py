@@ -53,7 +53,7 @@ class Denoising(Unlabelled):
             ids[mask.bool()].tolist()
             for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
         ]
-        longest = learner.backbone.maximum_positions
+        longest = learner.backbone.maximum_written
         examples = [corrupted(ids, self.share, marks, end) for ids in texts]
         for example in examples:
             example["labels"] = example["labels"][:longest]  # type: ignore[index]
