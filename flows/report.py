@@ -65,12 +65,11 @@ def sentences(report: Mapping[str, Any]) -> Iterator[str]:
 
 def cut(report: Mapping[str, Any]) -> Iterator[str]:
     """How many rows were too long to be read, or written, as they are."""
-    found = report["cut"]
-    if found["tested"] or found["learned"]:
-        yield (
-            f"Too long for the application, and cut: {found['tested']} of {report['rows']} test "
-            f"rows, {found['learned']} of {found['of']} that the transfer learned from"
-        )
+    found = [(report["cut"]["tested"], report["rows"], "test rows")]
+    for name, one in report["cut"]["learned"].items():
+        found.append((one["cut"], one["rows"], f"that {name} learned from"))
+    if told := [f"{count} of {rows} {which}" for count, rows, which in found if count]:
+        yield f"Too long for the application, and cut: {', '.join(told)}"
 
 
 def retention(report: Mapping[str, Any]) -> Iterator[str]:

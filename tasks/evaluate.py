@@ -61,11 +61,10 @@ def stage(
             name: retention(pipeline, split, name, on_sources) for name in pipeline.retained
         }
         report["affinities"] = affinities(learners[TRANSFER])
-        trained = learners[TRANSFER].read_json("training.json")
+        trained = {name: one.read_json("training.json") for name, one in learners.items()}
         report["cut"] = {
             "tested": answers[TRANSFER].read_json(predict.CUT),
-            "learned": trained["cut"],
-            "of": trained["rows"],
+            "learned": {n: {k: one[k] for k in ("cut", "rows")} for n, one in trained.items()},
         }
         report["test_digest"] = split.digest(f"{target}/test.parquet")
         (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")

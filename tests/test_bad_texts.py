@@ -83,7 +83,7 @@ CASES = {
     "texts and translations of other numbers": (lines, ["side/train", "2", "1"]),
     "empty translations": (empty, [f"{PRODUCTS}:2", "translation"]),
     "translations that are the text": (same, ["the text itself in 60 of 60 rows", "columns"]),
-    "another script": (other_script, ["60 of 60 translations have no letter of the Arabic"]),
+    "another script": (other_script, ["60 of 60 texts to be written have no letter of the Arabic"]),
     "conversations with no response": (
         no_response,
         ["products.yml", "all 60 are left out, since nobody responds"],

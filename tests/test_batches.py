@@ -169,3 +169,5 @@ def test_in_order() -> None:
             shown[index] = ids[mask.bool()].tolist()
     assert shown == {i: example["input_ids"] for i, example in enumerate(given)}
     assert widths == sorted(widths, reverse=True)  # the largest first: memory fails at once
+    for rows, batch in in_order(given, pad_id=0, budget=64, beside=20):
+        assert len(rows) * (batch["input_ids"].shape[1] + 20) <= 64 or len(rows) == 1

@@ -215,6 +215,29 @@ def test_scripts_have_words(text: str) -> None:
     assert dialogue().measures({"context": text}) == {"length": len(words_of(text))}
 
 
+def test_as_many_turns_as_fit() -> None:
+    """What a template puts around a turn goes with it, and takes no place from others."""
+    tokenizer = words(ended=False)
+    tokenizer.chat_template = "{% for one in messages %}so {{ one.content }} is {% endfor %}"
+    context = "\n".join(["good"] * 20)
+    (example,) = dialogue(maximum_tokens=30).encode(
+        [{"context": context}], tokenizer, supervised=False
+    )
+    assert 24 <= len(example["input_ids"]) <= 30  # ten turns would fit
+
+
+def test_bleu_of_characters() -> None:
+    """Where words have no blanks between them, what is said to the letter has all of BLEU too."""
+    row = {"context": "so", "response": "我们明天去北京"}
+    found = {}
+    for script in (None, "Chinese"):
+        application = dialogue(script=script)
+        totals = application.statistics([{"text": row["response"]}], [row]).sum(0)
+        found[script] = float(application.scores(totals)["bleu"])
+    assert found == {None: 0, "Chinese": pytest.approx(100)}
+    assert "tok:zh|" in dialogue(script="Chinese").signatures()["bleu"]
+
+
 def test_words_are_googles() -> None:
     """On texts of ASCII."""
     from rouge_score.tokenize import tokenize

@@ -17,6 +17,7 @@ import pandas
 import pytest
 
 from flows.answers import answers
+from flows.report import cut
 from tasks.errors import DataError, SourceUnavailable
 from tasks.learning.applications import AnyApplication
 from tests.project import (
@@ -100,7 +101,12 @@ def test_a_model_that_writes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)["evaluation"]
     assert report["cut"]["tested"] == report["rows"]
-    assert report["cut"]["learned"] == report["cut"]["of"] > 24  # and the sources
+    learned = report["cut"]["learned"]
+    assert set(learned) == {"source_only", "target_only", "transfer"}
+    assert all(one["cut"] == one["rows"] >= 24 for one in learned.values())
+    (said,) = cut(report)
+    assert said.startswith("Too long for the application, and cut: ")
+    assert "24 of 24 that target_only learned from" in said
     assert list(report["systems"]) == ["copy", "source_only", "target_only", "transfer"]
     assert set(report["systems"]["transfer"]) == {"bleu", "chrf"}
     assert set(report["shift"]) == {"before", "after"}

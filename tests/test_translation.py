@@ -107,7 +107,7 @@ def test_translations_in_another_script() -> None:
     assert list(uyghur.doubts([right, other, row("5 %", "5 %"), right])) == []
     (said,) = uyghur.doubts([other, right, other, row("7", "8")])
     assert said == (
-        "2 of 4 translations have no letter of the Arabic script, such as row 7 of a: 'Aç'"
+        "2 of 4 texts to be written have no letter of the Arabic script, such as row 7 of a: 'Aç'"
     )
 
 

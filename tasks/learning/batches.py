@@ -243,9 +243,10 @@ class Together:
 
 
 def in_order(
-    examples: Sequence[Example], *, pad_id: int, budget: int
+    examples: Sequence[Example], *, pad_id: int, budget: int, beside: int = 0
 ) -> Iterator[tuple[list[int], Batch]]:
-    """All examples once, longest first, with their indices: for prediction."""
-    lengths = np.array([length(e) for e in examples])
+    """All examples once, longest first, with their indices: for prediction, which takes so many
+    tokens beside each one's own."""
+    lengths = np.array([length(e) + beside for e in examples])
     for rows in cut(np.argsort(-lengths, kind="stable").tolist(), lengths, budget):
         yield rows, collate([examples[row] for row in rows], pad_id)

@@ -127,6 +127,10 @@ class Application(Protocol):
         """Longer inputs are cut."""
 
     @property
+    def beside(self) -> int:
+        """Tokens that answering takes beside those of the text; 0 where nothing is written."""
+
+    @property
     def floor(self) -> str:
         """The name of the baseline that `trivial` answers for."""
 

@@ -13,6 +13,9 @@ from tasks.learning.contracts import Batch, Example, Prediction, Row
 from tasks.learning.learner import Learner
 
 TOKENS_PER_BATCH = 4096
+"""Padded ones, that are read at once."""
+WRITTEN_PER_BATCH = 16_384
+"""Read and written at once, by all beams: SmolLM2-135M keeps 50 kB of keys and values of each."""
 
 
 @contextmanager
@@ -27,11 +30,14 @@ def evaluating(learner: Learner) -> Iterator[None]:
         learner.train(was)
 
 
-def in_batches(learner: Learner, examples: Sequence[Example]) -> Iterator[tuple[list[int], Batch]]:
-    """All examples once, on the learner's device, with their indices."""
+def in_batches(
+    learner: Learner, examples: Sequence[Example], beside: int = 0
+) -> Iterator[tuple[list[int], Batch]]:
+    """All examples once, on the learner's device, with their indices; `beside` as `in_order`."""
     device = next(learner.parameters()).device
     pad_id = learner.tokenizer.pad_token_id
-    for indices, batch in in_order(examples, pad_id=pad_id, budget=TOKENS_PER_BATCH):
+    budget = WRITTEN_PER_BATCH if beside else TOKENS_PER_BATCH
+    for indices, batch in in_order(examples, pad_id=pad_id, budget=budget, beside=beside):
         yield indices, moved(batch, device)
 
 
@@ -50,9 +56,10 @@ def predict_examples(learner: Learner, task: str, examples: Sequence[Example]) -
     predictions: list[Prediction] = [{} for _ in examples]
     if not examples:
         return predictions
+    application = learner.tasks[task]
     with evaluating(learner):
-        for indices, batch in in_batches(learner, examples):
-            found = learner.tasks[task].predict(learner, task, batch)
+        for indices, batch in in_batches(learner, examples, application.beside):
+            found = application.predict(learner, task, batch)
             for index, prediction in zip(indices, found, strict=True):
                 predictions[index] = prediction
     return predictions

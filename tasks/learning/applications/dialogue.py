@@ -137,7 +137,12 @@ class Dialogue(Generation):
             said, expected = prediction["text"], self.reply(row)
             told = [prediction.get(name, UNKNOWN[name]) for name in UNKNOWN]
             found.append(
-                [*overlap.bleu_counts(said, expected), best(said, [expected])[2], 1, *told]
+                [
+                    *overlap.bleu_counts(said, expected, self.tokenizer),
+                    best(said, [expected])[2],
+                    1,
+                    *told,
+                ]
             )
         return np.array(found, dtype=float)
 
@@ -154,7 +159,7 @@ class Dialogue(Generation):
 
     def signatures(self) -> dict[str, str]:
         """sacreBLEU's of BLEU, and ROUGE's."""
-        return {"bleu": overlap.signatures()["bleu"], "rougeL": signature()}
+        return {"bleu": overlap.signatures(self.tokenizer)["bleu"], "rougeL": signature()}
 
     def traits(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """distinct-1 and distinct-2: different words, and pairs of words, in a hundred of all

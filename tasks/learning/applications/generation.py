@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tasks.learning.applications.limits import too_long
+from tasks.learning.applications.scripts import Script, written_in
 from tasks.learning.applications.words import words
 from tasks.learning.contracts import IGNORED, Batch, Config, Example, Output, Prediction, Row
 
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from tasks.learning.learner import Learner
 
 
+CHARACTERS = {
+    "Chinese": "zh",
+    **dict.fromkeys(("Japanese", "Khmer", "Lao", "Myanmar", "Thai", "Tibetan"), "char"),
+}
+"""sacreBLEU's tokenizers of scripts that have no blanks between words."""
 Message = dict[str, str]
 """{"role": "user", "content": "Good day."}"""
 
@@ -66,6 +72,10 @@ class Generation(Config):
     most probable."""
     sampling: Sampling | None = None
     """Draw each word by its probability, as conversations want it; null: what is most probable."""
+    script: Script | None = None
+    """The script of what is written. Where most has no letter of it, columns or files were mixed
+    up, and nothing is trained. Of one without blanks between words BLEU counts characters. null:
+    any."""
     hidden: Annotated[int, Field(gt=0)] = 256
     """Width of the head: a correction of what the backbone's own projection onto its vocabulary
     reads, which starts at nothing."""
@@ -76,6 +86,16 @@ class Generation(Config):
         if self.sampling and self.beams > 1:
             raise ValueError("sampling draws one text; set beams: 1")
         return self
+
+    @property
+    def tokenizer(self) -> str:
+        """sacreBLEU's, of what is written."""
+        return CHARACTERS.get(self.script or "", "13a")
+
+    @property
+    def beside(self) -> int:
+        """All that the beams may write."""
+        return self.beams * self.maximum_new_tokens
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -159,13 +179,23 @@ class Generation(Config):
             )
 
     def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
-        """What is to be written is most often what is read."""
+        """What is to be written is most often what is read, or in another script."""
         labelled = [row for row in rows if row["split"] != "unlabelled"]
         same = sum(self.read(row) == self.reply(row) for row in labelled)
         if 2 * same > len(labelled):
             yield (
                 f"what is to be written is the text itself in {same} of {len(labelled)} rows; are "
                 "the columns right?"
+            )
+        if self.script is None:
+            return
+        told = [written_in(self.reply(row), self.script) for row in labelled]
+        if 2 * told.count(False) > len(told) - told.count(None):
+            other = labelled[told.index(False)]
+            yield (
+                f"{told.count(False)} of {len(labelled)} texts to be written have no letter of the "
+                f"{self.script} script, such as row {other['row']} of {other['file']}: "
+                f"'{self.reply(other)[:60]}'"
             )
 
     def head(self, width: int) -> nn.Module:
@@ -206,8 +236,10 @@ class Generation(Config):
         examples = []
         for i, ids in enumerate(prompts):
             fewer = room
-            while len(ids) > self.maximum_tokens and fewer:  # where a character is several tokens
-                fewer -= len(ids) - self.maximum_tokens
+            # Where a character is several tokens, or each turn has a template's words around it,
+            # which go with it: so half of what is too much at a time.
+            while len(ids) > self.maximum_tokens and fewer:
+                fewer -= (len(ids) - self.maximum_tokens + 1) // 2
                 (short[i],) = shortened([plain[i]], tokenizer, max(0, fewer), self.reads)
                 (ids,) = self._framed([short[i]], tokenizer)
             example = Example(input_ids=ids)

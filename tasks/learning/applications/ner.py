@@ -95,6 +95,11 @@ class Ner(Config):
         }
 
     @property
+    def beside(self) -> int:
+        """None."""
+        return 0
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """`tokens`"""
         return ("tokens",)

@@ -64,6 +64,11 @@ class TextClassification(Config):
         return {"text": Rule(), "label": Rule(values=self.labels)}
 
     @property
+    def beside(self) -> int:
+        """None."""
+        return 0
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """`text`"""
         return ("text",)

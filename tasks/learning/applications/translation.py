@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from tasks.learning.applications import overlap
 from tasks.learning.applications.generation import Generation
-from tasks.learning.applications.scripts import Script, written_in
 from tasks.learning.contracts import Prediction, Row, Rule
-
-CHARACTERS = {
-    "Chinese": "zh",
-    **dict.fromkeys(("Japanese", "Khmer", "Lao", "Myanmar", "Thai", "Tibetan"), "char"),
-}
-"""sacreBLEU's tokenizers of scripts that have no blanks between words."""
 
 
 class Translation(Generation):
@@ -27,20 +20,11 @@ class Translation(Generation):
 
     kind: Literal["translation"]
     """The application."""
-    script: Script | None = None
-    """The script that translations are written in. Where most have no letter of it, columns or
-    files were mixed up, and nothing is trained. Of one without blanks between words BLEU counts
-    characters. null: any."""
 
     @property
     def metric(self) -> str:
         """BLEU decides unless the pipeline says otherwise."""
         return "bleu"
-
-    @property
-    def words(self) -> str:
-        """sacreBLEU's tokenizer of the translations."""
-        return CHARACTERS.get(self.script or "", "13a")
 
     @property
     def fields(self) -> Mapping[str, Rule]:
@@ -63,26 +47,12 @@ class Translation(Generation):
         """(N, 10 + 24) what BLEU and chrF++ count."""
         pairs = [(p["text"], self.reply(row)) for p, row in zip(predictions, rows, strict=True)]
         return np.array(
-            [[*overlap.bleu_counts(*p, self.words), *overlap.chrf_counts(*p)] for p in pairs]
+            [[*overlap.bleu_counts(*p, self.tokenizer), *overlap.chrf_counts(*p)] for p in pairs]
         )
-
-    def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
-        """Translations that are the text itself, or in another script."""
-        yield from super().doubts(rows)
-        if self.script is None:
-            return
-        told = [written_in(row["translation"] or "", self.script) for row in rows]
-        if 2 * told.count(False) > len(told) - told.count(None):
-            other = told.index(False)
-            yield (
-                f"{told.count(False)} of {len(rows)} translations have no letter of the "
-                f"{self.script} script, such as row {rows[other]['row']} of {rows[other]['file']}: "
-                f"'{rows[other]['translation'][:60]}'"
-            )
 
     def signatures(self) -> dict[str, str]:
         """sacreBLEU's."""
-        return overlap.signatures(self.words)
+        return overlap.signatures(self.tokenizer)
 
     def scores(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Corpus BLEU and chrF++, both from 0 to 100."""
