@@ -1,5 +1,4 @@
-"""Bad texts to learn writing from, through `graft run`: one line, exit code 2; what is too long is
-counted."""
+"""Bad texts to learn writing from, through `graft run`: one line, exit code 2."""
 
 from __future__ import annotations
 
