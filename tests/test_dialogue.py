@@ -97,6 +97,15 @@ def test_a_speaker_who_never_spoke() -> None:
     assert list(dialogue(speaker="System").doubts([{**rows[0], "context": "USER: hi"}])) == []
 
 
+def test_roles_without_a_speaker() -> None:
+    """Else the model would learn from turns with names, and be asked without."""
+    rows = [{"context": "user: hi\nassistant: ho\nuser: so", "response": "no", "split": None}]
+    (doubt,) = dialogue().doubts(rows)
+    assert "turns begin with 'assistant:'" in doubt
+    assert "speaker: assistant" in doubt
+    assert list(dialogue(speaker="assistant", partner="user").doubts(rows)) == []
+
+
 def test_prompts() -> None:
     """By the chat template where there is one, else a line a turn; of what is too long whole turns
     are left."""

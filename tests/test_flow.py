@@ -13,9 +13,10 @@ import pytest
 
 from tasks import progress
 from tasks.errors import DataRejected
+from tasks.learning.objectives.denoising import SENTINELS
 from tasks.load import load
 from tests.project import numbered, write_project, write_rows
-from tests.tiny import reviews
+from tests.tiny import reviews, write_causal, write_seq2seq
 
 pytestmark = pytest.mark.integration
 
@@ -235,6 +236,32 @@ def test_pretraining_lora_and_early_stopping(run: Run) -> None:
         "majority", "source_only", "target_only", "transfer",
     ]  # fmt: skip
     assert result["registration"]["version"].isdigit()
+
+
+@pytest.mark.parametrize("objective", ["causal", "denoising"])
+def test_pretraining_of_what_writes(objective: str, run: Run, project: Path) -> None:
+    """A network that writes continues with the target's texts, too, in its own way."""
+    folder = project / objective
+    if objective == "causal":
+        write_causal(folder)
+    else:
+        with_sentinels(write_seq2seq(folder))
+    further = f"pretraining={{objective: {objective}, steps: 5}}"
+    result, cached = run(f"backbone.path={folder}", further, "evaluation.baselines=[majority]")
+    assert cached[f"pretrain {objective}"] is False
+    assert result["registration"]["version"].isdigit()
+
+
+def with_sentinels(folder: Path) -> None:
+    """Words that no text has, for the spans of denoising."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(list(SENTINELS[:8]))
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
 
 
 def test_a_run_repeats_from_its_record(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,8 @@ from tasks.learning.contracts import IGNORED, Batch, Prediction, Row, Rule
 if TYPE_CHECKING:
     from tasks.learning.learner import Learner
 
+ASSISTANT = "assistant"
+"""The model's role in chat templates, and so in the data made for them."""
 UNKNOWN = {"nats": np.nan, "tokens": np.nan, "words": np.nan}
 """How likely the expected response was to who gives no probabilities."""
 
@@ -94,11 +96,17 @@ class Dialogue(Generation):
         ]
 
     def doubts(self, rows: Sequence[Row]) -> Iterator[str]:
-        """Responses that only repeat the context, or a speaker who never spoke before."""
+        """Responses that only repeat the context, a speaker who never spoke before, or a role that
+        nobody was said to play."""
         yield from super().doubts(rows)
         long = [row["context"] for row in rows if "\n" in row["context"]]
-        named = f"{self.speaker}:"
+        named = f"{self.speaker or ASSISTANT}:"
         spoke = any(turn.startswith(named) for one in long for turn in one.split("\n"))
+        if self.speaker is None and spoke:
+            yield (
+                f"turns begin with '{named}', the role of a model; say 'speaker: {ASSISTANT}', and "
+                "'partner: user' where that is who it speaks with"
+            )
         if self.speaker is not None and long and not spoke:
             yield (
                 f"no turn of any context begins with '{named}', the application's speaker; the "
