@@ -105,7 +105,7 @@ def watching(recover: UUID) -> list[AutomationCore]:
                 RunDeployment(
                     source="selected",
                     deployment_id=recover,
-                    parameters={"crashed": "{{ flow_run.id }}"},
+                    parameters={"crashed": "{{ flow_run.id | string }}"},  # JSON has no UUID,
                 )
             ],
         ),

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 
-from flows import collected
+from flows import on_sqlite
 
 
 def end_with_parent() -> None:
@@ -23,7 +23,7 @@ def end_with_parent() -> None:
 def main() -> None:
     """Serve."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    collected.collect_apart()
+    on_sqlite.prepare()
     import uvicorn
 
     uvicorn.run(

@@ -211,7 +211,7 @@ def prefect_server(addresses: Addresses, host: str, database: str | None) -> Ser
     if database:
         settings["PREFECT_API_DATABASE_CONNECTION_URL"] = database
     if not database or database.startswith("sqlite"):
-        prefect = (Path(sys.executable).name, "-P", "-m", "flows.collected")
+        prefect = (Path(sys.executable).name, "-P", "-m", "flows.on_sqlite")
     command = (*prefect, "server", "start", "--host", host, "--port", port)
     return Service("prefect", command, settings)
 

@@ -215,6 +215,16 @@ def test_killed_in_the_middle(up: Operated) -> None:
     print(f"noticed after {noticed:.0f} s")
 
 
+def test_a_crashed_run_is_started_again(up: Operated) -> None:
+    """By itself, where no other run waits for it: it ends as if nothing had been."""
+    run = up.start("transfer/toy")
+    until(lambda: up.state(run) == "RUNNING" and up.processes("cpu"), "the run begins")
+    for process in up.processes("cpu"):
+        os.kill(process, signal.SIGKILL)
+    until(lambda: up.state(run) == "COMPLETED", "the run ends")
+    assert up.get(f"flow_runs/{run}")["run_count"] == 2
+
+
 def test_cancelled(up: Operated) -> None:
     """A run cancelled in the UI stops its training, and frees the slot; a second run of the same
     pipeline meanwhile was cancelled, and says so."""

@@ -34,8 +34,8 @@ def test_a_worker_that_would_have_fewer(monkeypatch: pytest.MonkeyPatch) -> None
     ("database", "apart"),
     [(None, True), ("sqlite+aiosqlite:///a.db", True), ("postgresql+asyncpg://a/b", False)],
 )
-def test_who_collects_garbage(database: str | None, apart: bool) -> None:
-    """Prefect's server on SQLite does so in a thread of its own."""
+def test_whose_server_is_on_sqlite(database: str | None, apart: bool) -> None:
+    """Prefect's server is prepared for SQLite where it has one."""
     addresses = up.Addresses("http://127.0.0.1:4200", "http://127.0.0.1:5000")
     found = up.prefect_server(addresses, "127.0.0.1", database)
-    assert ("flows.collected" in found.command) is apart
+    assert ("flows.on_sqlite" in found.command) is apart
