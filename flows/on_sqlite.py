@@ -22,7 +22,8 @@ import gc
 import itertools
 import threading
 import time
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ def lock_first() -> None:
 
     begin = AioSqliteConfiguration.begin_transaction
 
-    def begin_locked(
+    @asynccontextmanager
+    async def begin_locked(
         self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
-    ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
-        return begin(self, session, with_for_update=True)
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        async with begin(self, session, with_for_update=True) as transaction:
+            yield transaction
 
     AioSqliteConfiguration.begin_transaction = begin_locked  # type: ignore[method-assign]
 
