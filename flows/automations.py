@@ -18,6 +18,8 @@ from tasks.config import Pipeline
 SILENCE = 75
 """Seconds without a sign of life (one comes each `worker.HEARTBEAT`) after which a run is dead: two
 may be late, or lost."""
+BEGINS = 900
+"""Seconds that a worker has to begin what it took, before which no sign of life comes."""
 ENDS = (
     *("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry"),
     *("Scheduled", "Resuming"),
@@ -25,6 +27,8 @@ ENDS = (
 """States after which no sign of life is expected."""
 TAG = "graft"
 """What every deployment of Graft's is known by."""
+RECOVERED = "graft-recovered"
+"""What those are known by whose runs are started again when they crash: all but `recover`."""
 WATCHED = "graft-watched"
 """What those are known by whose runs are dead when they are silent. A run that suspends at once is
 none of them: its first sign of life may be heard after it has gone to sleep."""
@@ -76,7 +80,7 @@ def watching(recover: UUID) -> list[AutomationCore]:
             name=f"{PREFIX}a worker fell silent",
             description=f"A run without a heartbeat for {SILENCE} s has crashed.",
             trigger=EventTrigger(
-                after={beat},
+                after={beat, "prefect.flow-run.Running"},
                 expect={beat, *(f"prefect.flow-run.{state}" for state in ENDS)},
                 match={"prefect.resource.id": ["prefect.flow-run.*"]},
                 match_related=tagged(WATCHED),
@@ -92,12 +96,33 @@ def watching(recover: UUID) -> list[AutomationCore]:
             ],
         ),
         AutomationCore(
+            name=f"{PREFIX}a worker did not begin",
+            description=f"A run that a worker took, and that does not run {BEGINS} s later, has "
+            "crashed.",
+            trigger=EventTrigger(
+                after={"prefect.flow-run.Pending"},
+                expect={f"prefect.flow-run.{state}" for state in ("Running", *ENDS)},
+                match={"prefect.resource.id": ["prefect.flow-run.*"]},
+                match_related=tagged(WATCHED),
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=timedelta(seconds=BEGINS),
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    message=f"Its worker did not begin it within {BEGINS} s.",
+                )
+            ],
+        ),
+        AutomationCore(
             name=f"{PREFIX}a run crashed",
             description="It is started again, twice at most.",
             trigger=EventTrigger(
                 expect={"prefect.flow-run.Crashed"},
                 match={"prefect.resource.id": ["prefect.flow-run.*"]},
-                match_related=tagged(TAG),
+                match_related=tagged(RECOVERED),
                 posture=Posture.Reactive,
                 threshold=1,
             ),

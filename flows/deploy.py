@@ -143,13 +143,14 @@ def deployment(
     limit: ConcurrencyLimitConfig | None = None,
 ) -> RunnerDeployment:
     """A flow of Graft's, wherever that is installed, on a work pool."""
+    ours = {automations.TAG} if flow is recover else {automations.TAG, automations.RECOVERED}
     return RunnerDeployment.from_flow(
         flow,
         name=name,
         work_pool_name=pool,
         parameters=dict(parameters),
         description=description,
-        tags=sorted({automations.TAG, *tags}),
+        tags=sorted({*ours, *tags}),
         schedules=[timed(schedule)] if schedule else [],
         concurrency_limit=limit,
         entrypoint_type=EntrypointType.MODULE_PATH,

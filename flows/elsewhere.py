@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from itertools import count
-from typing import Any
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -12,7 +11,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment, flow_run
-from prefect.states import Crashed, State
 
 from flows.learn import Start, sent
 from tasks.config import Pipeline
@@ -22,8 +20,6 @@ from tasks.tracking import Tracker
 
 TRIES = 3
 """Crashes of the worker, after each of which another goes on from the last checkpoint."""
-PENDING = 900.0
-"""Seconds that a worker has to begin what it took; if it died meanwhile, no heartbeat tells."""
 POLL_EVERY = 1.0
 """Seconds between two looks at how far it is."""
 
@@ -108,13 +104,6 @@ def ended(run: FlowRun, pool: str) -> tuple[str, str]:
             assert state is not None
             if state.is_final():
                 return state.type.value, state.message or str(state.name)
-            since = time.time() - state.timestamp.timestamp()
-            if state.is_pending() and since > PENDING:
-                lost: State[Any] = Crashed(
-                    message=f"Its worker did not begin it within {PENDING:.0f} s."
-                )
-                client.set_flow_run_state(run.id, lost, force=True)
-                continue
             if state.name != told:
                 told = state.name
                 logger.info("learning on work pool '%s': %s", pool, told)

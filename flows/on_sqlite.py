@@ -51,7 +51,7 @@ def collect() -> None:
 
 def lock_first() -> None:
     """From now on, Prefect's transactions have SQLite's one lock for writers when they begin."""
-    from prefect.server.database.configurations import AioSqliteConfiguration
+    from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 
     begin = AioSqliteConfiguration.begin_transaction
 
@@ -60,7 +60,12 @@ def lock_first() -> None:
         self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
         async with begin(self, session, with_for_update=True) as transaction:
-            yield transaction
+            await session.connection()  # the lock is had
+            ours = SQLITE_BEGIN_MODE.set("DEFERRED")  # of another session inside, which only reads
+            try:
+                yield transaction
+            finally:
+                SQLITE_BEGIN_MODE.reset(ours)
 
     AioSqliteConfiguration.begin_transaction = begin_locked  # type: ignore[method-assign]
 

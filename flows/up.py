@@ -34,8 +34,10 @@ GRACE = 60.0
 """Seconds a service has to end once it is told to: a worker ends its runs first."""
 OFTEN, SHORTLY = 5, 60.0
 """So many starts of a service in so many seconds, and something is wrong with it."""
-ALL = "0.0.0.0"
-"""The host that stands for all of this machine's addresses."""
+ALL, LOOPBACK = "0.0.0.0", "127.0.0.1"
+"""The hosts that stand for all of this machine's addresses, and for none that others reach."""
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+"""Where Prefect's server keeps who holds a slot: in memory, a restart would leave it taken."""
 BIN = Path(sys.executable).parent
 MIGRATES = ("-P", "-m", "flows.migrate")
 
@@ -151,7 +153,7 @@ def up(
         for worker in workers:
             worker.start()
         tell(addresses)
-        watch([*servers, *workers])
+        watch(servers, workers, f"{addresses.prefect}/api/health")
 
 
 @contextmanager
@@ -193,7 +195,7 @@ def address(host: str, wanted: int) -> str:
                 probe.bind((host, port))
             except OSError:
                 continue
-            reached = "127.0.0.1" if host == ALL else host
+            reached = LOOPBACK if host == ALL else host
             return f"http://{reached}:{probe.getsockname()[1]}"
     raise ConfigError(f"--host {host}: nothing can listen there")
 
@@ -203,6 +205,7 @@ def prefect_server(addresses: Addresses, host: str, database: str | None) -> Ser
     port = addresses.prefect.rpartition(":")[2]
     seen = f"http://{socket.gethostname()}:{port}" if host == ALL else addresses.prefect
     settings = {
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
         "PREFECT_SERVER_UI_API_URL": f"{seen}/api",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
@@ -224,11 +227,29 @@ def mlflow_server(addresses: Addresses, host: str, database: str | None) -> Serv
         *("--artifacts-destination", str(store.home() / "mlartifacts")),
     )
     settings = {
+        **reachable(addresses.mlflow, host),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # not on the command line, where every user of the machine could read a password
         "MLFLOW_BACKEND_STORE_URI": database or f"sqlite:///{store.home() / 'mlflow.db'}",
     }
     return Service("mlflow", command, settings)
+
+
+def reachable(url: str, host: str) -> dict[str, str]:
+    """By which names MLflow may be asked for where others reach it, and its own pages may ask it;
+    those that the environment has are left."""
+    if host == LOOPBACK:
+        return {}
+    port = url.rpartition(":")[2]
+    names = ["localhost", LOOPBACK, socket.gethostname(), *([] if host == ALL else [host])]
+    with suppress(OSError):
+        names += socket.gethostbyname_ex(socket.gethostname())[2]
+    asked = [f"{name}:{port}" for name in dict.fromkeys(names)]
+    settings = {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(asked),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{one}" for one in asked),
+    }
+    return {name: os.environ.get(name, value) for name, value in settings.items()}
 
 
 def migrate(mlflow: Service) -> None:
@@ -303,11 +324,9 @@ def wait(service: Service, health: str) -> None:
     logger.info("%s: starting …", service.name)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not service.ended():
-        try:
-            with urllib.request.urlopen(health, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        if answers(health):
+            return
+        time.sleep(0.2)
     raise GraftError(f"{service.name} did not start; see {service.log}")
 
 
@@ -320,14 +339,26 @@ def tell(addresses: Addresses) -> None:
     console.print(f"Logs are in {store.home() / 'logs'}. Ctrl-C ends everything.", soft_wrap=True)
 
 
-def watch(services: Sequence[Service]) -> None:
-    """Start again what ends, until interrupted."""
-    while True:
-        try:
+def watch(servers: Sequence[Service], workers: Sequence[Service], health: str) -> None:
+    """Start again what ends, a worker once Prefect's server answers, until interrupted."""
+    try:
+        while True:
             time.sleep(1)
-        except KeyboardInterrupt:
-            logger.info("stopping …")
-            return
-        for service in services:
-            if service.ended():
-                service.restart()
+            for server in servers:
+                if server.ended():
+                    server.restart()
+            gone = [worker for worker in workers if worker.ended()]
+            if gone and answers(health):
+                for worker in gone:
+                    worker.restart()
+    except KeyboardInterrupt:
+        logger.info("stopping …")
+
+
+def answers(health: str) -> bool:
+    """Whether a server is there."""
+    try:
+        with urllib.request.urlopen(health, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

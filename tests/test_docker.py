@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from flows.worker import HEARTBEAT
 from tests.stack import DOCKER, INTERPOLATION, compose, prepare
 
 ROOT = DOCKER.parent
@@ -238,7 +239,10 @@ def configured(name: str) -> tuple[Any, Any]:
     known = set(Worker.get_default_base_job_template()["job_configuration"])
     assert set(template["job_configuration"]) <= known
     making = Worker.job_configuration.from_template_and_values(template, {})
-    return Worker, asyncio.run(making) if asyncio.iscoroutine(making) else making
+    made = asyncio.run(making) if asyncio.iscoroutine(making) else making
+    # else it is silent for longer than the server takes for dead
+    assert made.env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT)
+    return Worker, made
 
 
 @pytest.mark.integration  # Prefect starts a server to look for blocks in the template
@@ -278,3 +282,12 @@ def test_docker_pool() -> None:
     assert host["Init"]
     assert host["CapDrop"] == ["ALL"]
     assert not host.get("Privileged")
+
+
+def test_volumes_of_the_documented_backup() -> None:
+    """They are the stack's: Docker makes a volume of any other name, and an archive of nothing."""
+    variables = dict(re.findall(r"^(\w+)=(.*)$", (DOCKER / ".env.example").read_text(), re.M))
+    made = {f"{variables['COMPOSE_PROJECT_NAME']}_{name}" for name in compose()["volumes"]}
+    named = set(re.findall(r"--volume (\w+):", (DOCKER / "README.md").read_text()))
+    assert named
+    assert named <= made

@@ -225,6 +225,22 @@ def test_a_crashed_run_is_started_again(up: Operated) -> None:
     assert up.get(f"flow_runs/{run}")["run_count"] == 2
 
 
+def test_the_server_is_started_again(up: Operated) -> None:
+    """Whoever learns meanwhile goes on, keeps its GPU, and gives it back."""
+    other = up.get("deployments/name/transfer/slow")["parameters"]
+    other["pipeline"]["seed"] = 15
+    run = up.start("transfer/slow", **other)
+    learned = in_training(up)
+    (server,) = pids("flows.on_sqlite server start", up.home)
+    os.kill(server, signal.SIGKILL)
+    until(lambda: set(pids("flows.on_sqlite server start", up.home)) - {server}, "another server")
+    until(lambda: reached(up), "the server answers")
+    assert up.ended(learned)["type"] == "COMPLETED"
+    assert up.ended(run)["type"] == "COMPLETED"
+    assert up.get(f"flow_runs/{run}")["run_count"] == 1
+    until(lambda: [slot["active_slots"] for slot in slots(up)] == [0], "the slot is free")
+
+
 def test_cancelled(up: Operated) -> None:
     """A run cancelled in the UI stops its training, and frees the slot; a second run of the same
     pipeline meanwhile was cancelled, and says so."""
@@ -396,6 +412,15 @@ def test_eight_at_once(up: Operated) -> None:
     """Eight pipelines that start together end together, and SQLite loses nothing of them."""
     up.declare(AFTER_RUN + SLOW + EIGHT_PIPELINES)
     eight_at_once(up)
+
+
+def reached(up: Operated) -> bool:
+    """Whether Prefect's server is there."""
+    try:
+        up.get("health")
+    except OSError:
+        return False
+    return True
 
 
 def in_training(up: Operated) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from flows import up
@@ -39,3 +41,26 @@ def test_whose_server_is_on_sqlite(database: str | None, apart: bool) -> None:
     addresses = up.Addresses("http://127.0.0.1:4200", "http://127.0.0.1:5000")
     found = up.prefect_server(addresses, "127.0.0.1", database)
     assert ("flows.on_sqlite" in found.command) is apart
+
+
+def test_names_that_mlflow_is_asked_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others reach it, its own pages from there are answered too; loopback stays alone."""
+    monkeypatch.setattr("socket.gethostname", lambda: "box")
+    monkeypatch.setattr("socket.gethostbyname_ex", lambda name: (name, [], ["10.0.0.7"]))
+    assert up.reachable(HERE.mlflow, "127.0.0.1") == {}
+    settings = up.reachable(HERE.mlflow, "0.0.0.0")
+    assert settings["MLFLOW_SERVER_ALLOWED_HOSTS"] == (
+        "localhost:5000,127.0.0.1:5000,box:5000,10.0.0.7:5000"
+    )
+    assert "http://box:5000" in settings["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "models.example")
+    settings = up.reachable(HERE.mlflow, "0.0.0.0")
+    assert settings["MLFLOW_SERVER_ALLOWED_HOSTS"] == "models.example"
+
+
+def test_a_slots_holder_outlives_the_server() -> None:
+    """Who holds it is on disk."""
+    settings = up.prefect_server(HERE, "127.0.0.1", None).environment
+    name = settings["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
+    assert find_spec(name) is not None, "Prefect has it"
+    assert name.endswith("filesystem")
