@@ -20,12 +20,15 @@ pytestmark = [pytest.mark.regression, pytest.mark.timeout(1800)]
 
 
 def challenge(**changes: Any) -> None:
-    """Train a challenger of `reviews`, with other settings of its target, or another seed."""
+    """Train a challenger of `reviews`, with other settings of its target, or another seed; what a
+    promotion compares it with is the champion, so no baseline learns. Of the source, 3,000 rows."""
     from flows.transfer import transfer
 
     document = load(PIPELINES, "reviews").model_dump(mode="json")
     document["seed"] = changes.pop("seed", document["seed"])
     document["target"]["products"] |= changes
+    document["evaluation"]["baselines"] = ["majority"]
+    document["sources"]["movies"]["labelled"] = 3000
     transfer("reviews", resolve(json.dumps(document)))
 
 
