@@ -81,7 +81,7 @@ def watching(recover: UUID) -> list[AutomationCore]:
             description=f"A run without a heartbeat for {SILENCE} s has crashed.",
             trigger=EventTrigger(
                 after={beat, "prefect.flow-run.Running"},
-                expect={beat, *(f"prefect.flow-run.{state}" for state in ENDS)},
+                expect={beat, *(f"prefect.flow-run.{state}" for state in ("Running", *ENDS))},
                 match={"prefect.resource.id": ["prefect.flow-run.*"]},
                 match_related=tagged(WATCHED),
                 for_each={"prefect.resource.id"},
@@ -101,7 +101,8 @@ def watching(recover: UUID) -> list[AutomationCore]:
             "crashed.",
             trigger=EventTrigger(
                 after={"prefect.flow-run.Pending"},
-                expect={f"prefect.flow-run.{state}" for state in ("Running", *ENDS)},
+                # the second time that it is taken counts anew
+                expect={f"prefect.flow-run.{state}" for state in ("Pending", "Running", *ENDS)},
                 match={"prefect.resource.id": ["prefect.flow-run.*"]},
                 match_related=tagged(WATCHED),
                 for_each={"prefect.resource.id"},

@@ -13,11 +13,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -36,6 +36,11 @@ OFTEN, SHORTLY = 5, 60.0
 """So many starts of a service in so many seconds, and something is wrong with it."""
 ALL, LOOPBACK = "0.0.0.0", "127.0.0.1"
 """The hosts that stand for all of this machine's addresses, and for none that others reach."""
+PRIVATE = (
+    *("localhost:*", "127.0.0.1:*", "10.*", "192.168.*"),
+    *("172.1[6-9].*", "172.2[0-9].*", "172.3[01].*"),
+)
+"""The Hosts that MLflow takes by itself, as it writes them."""
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 """Where Prefect's server keeps who holds a slot: in memory, a restart would leave it taken."""
 BIN = Path(sys.executable).parent
@@ -236,20 +241,28 @@ def mlflow_server(addresses: Addresses, host: str, database: str | None) -> Serv
 
 
 def reachable(url: str, host: str) -> dict[str, str]:
-    """By which names MLflow may be asked for where others reach it, and its own pages may ask it;
-    those that the environment has are left."""
+    """By which names MLflow may be asked for where others reach it, and its own pages may ask it:
+    this machine's, beside what MLflow has without them; those that the environment has are left."""
     if host == LOOPBACK:
         return {}
     port = url.rpartition(":")[2]
-    names = ["localhost", LOOPBACK, socket.gethostname(), *([] if host == ALL else [host])]
-    with suppress(OSError):
-        names += socket.gethostbyname_ex(socket.gethostname())[2]
+    names = ["localhost", LOOPBACK, socket.gethostname(), *([outward()] if host == ALL else [host])]
     asked = [f"{name}:{port}" for name in dict.fromkeys(names)]
     settings = {
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(asked),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*asked, *PRIVATE]),
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{one}" for one in asked),
     }
     return {name: os.environ.get(name, value) for name, value in settings.items()}
+
+
+def outward() -> str:
+    """This machine's address in the network that it speaks to others by."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return LOOPBACK
+        return str(probe.getsockname()[0])
 
 
 def migrate(mlflow: Service) -> None:
@@ -340,7 +353,12 @@ def tell(addresses: Addresses) -> None:
 
 
 def watch(servers: Sequence[Service], workers: Sequence[Service], health: str) -> None:
-    """Start again what ends, a worker once Prefect's server answers, until interrupted."""
+    """Start again what ends, a worker once Prefect's server answers, until interrupted.
+
+    Raises:
+        GraftError: something ends again and again, or the server answers no more.
+    """
+    since: float | None = None
     try:
         while True:
             time.sleep(1)
@@ -348,9 +366,15 @@ def watch(servers: Sequence[Service], workers: Sequence[Service], health: str) -
                 if server.ended():
                     server.restart()
             gone = [worker for worker in workers if worker.ended()]
-            if gone and answers(health):
+            if not gone or answers(health):
+                since = None
                 for worker in gone:
                     worker.restart()
+            elif since is None:
+                since = time.monotonic()
+                logger.warning("%s ended, and waits for Prefect's server", gone[0].name)
+            elif time.monotonic() - since > PATIENCE:
+                raise GraftError(f"Prefect's server does not answer; see {servers[0].log}")
     except KeyboardInterrupt:
         logger.info("stopping …")
 
@@ -360,5 +384,5 @@ def answers(health: str) -> bool:
     try:
         with urllib.request.urlopen(health, timeout=5):
             return True
-    except (urllib.error.URLError, OSError):
+    except (OSError, HTTPException):
         return False

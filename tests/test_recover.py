@@ -42,7 +42,7 @@ def test_a_run_that_never_ran_is_started_twice_again() -> None:
 
 
 def test_a_run_that_was_to_be_cancelled_is() -> None:
-    """Its worker died before it could stop it."""
+    """It crashed in the middle of that."""
     with get_client(sync_client=True) as client:
         run = through(client, Running(), Cancelling(), Crashed())
         assert recover.fn(str(run)) == "was to be cancelled, and is"

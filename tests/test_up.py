@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import pytest
+from mlflow.server.security_utils import is_allowed_host_header
 
 from flows import up
 from tasks.errors import ConfigError
@@ -46,12 +47,13 @@ def test_whose_server_is_on_sqlite(database: str | None, apart: bool) -> None:
 def test_names_that_mlflow_is_asked_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others reach it, its own pages from there are answered too; loopback stays alone."""
     monkeypatch.setattr("socket.gethostname", lambda: "box")
-    monkeypatch.setattr("socket.gethostbyname_ex", lambda name: (name, [], ["10.0.0.7"]))
+    monkeypatch.setattr(up, "outward", lambda: "203.0.113.7")
     assert up.reachable(HERE.mlflow, "127.0.0.1") == {}
     settings = up.reachable(HERE.mlflow, "0.0.0.0")
-    assert settings["MLFLOW_SERVER_ALLOWED_HOSTS"] == (
-        "localhost:5000,127.0.0.1:5000,box:5000,10.0.0.7:5000"
-    )
+    allowed = settings["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    for asked in ("localhost:8080", "box:5000", "203.0.113.7:5000", "10.1.2.3:5000", "172.20.0.1"):
+        assert is_allowed_host_header(allowed, asked), asked
+    assert not is_allowed_host_header(allowed, "evil.example:5000")
     assert "http://box:5000" in settings["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
     monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "models.example")
     settings = up.reachable(HERE.mlflow, "0.0.0.0")

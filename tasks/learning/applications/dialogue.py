@@ -101,11 +101,11 @@ class Dialogue(Generation):
         yield from super().doubts(rows)
         long = [row["context"] for row in rows if "\n" in row["context"]]
         named = f"{self.speaker or ASSISTANT}:"
-        spoke = any(turn.startswith(named) for one in long for turn in one.split("\n"))
-        if self.speaker is None and spoke:
+        spoke = sum(any(t.startswith(named) for t in one.split("\n")) for one in long)
+        if self.speaker is None and 2 * spoke > len(long):
             yield (
                 f"turns begin with '{named}', the role of a model; say 'speaker: {ASSISTANT}', and "
-                "'partner: user' where that is who it speaks with"
+                "'partner: user' where that is who it speaks with, of all data sets alike"
             )
         if self.speaker is not None and long and not spoke:
             yield (
