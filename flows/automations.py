@@ -34,6 +34,12 @@ WATCHED = "graft-watched"
 none of them: its first sign of life may be heard after it has gone to sleep."""
 PREFIX = "graft: "
 """How the names of all automations begin."""
+ANY_RUN: dict[str, str | list[str]] = {"prefect.resource.id": ["prefect.flow-run.*"]}
+
+
+def event(state: str) -> str:
+    """What a run that comes to a state is heard by."""
+    return f"prefect.flow-run.{state}"
 
 
 def tagged(tag: str) -> dict[str, str | list[str]]:
@@ -76,53 +82,27 @@ def watching(recover: UUID) -> list[AutomationCore]:
     """A run whose worker fell silent has crashed, and one that crashed is started again."""
     beat = "prefect.flow-run.heartbeat"
     return [
-        AutomationCore(
-            name=f"{PREFIX}a worker fell silent",
+        silent(
+            f"{PREFIX}a worker fell silent",
             description=f"A run without a heartbeat for {SILENCE} s has crashed.",
-            trigger=EventTrigger(
-                after={beat, "prefect.flow-run.Running"},
-                expect={beat, *(f"prefect.flow-run.{state}" for state in ("Running", *ENDS))},
-                match={"prefect.resource.id": ["prefect.flow-run.*"]},
-                match_related=tagged(WATCHED),
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=timedelta(seconds=SILENCE),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED, message=f"Its worker was silent for {SILENCE} s."
-                )
-            ],
+            after={beat, event("Running")},
+            seconds=SILENCE,
+            message=f"Its worker was silent for {SILENCE} s.",
         ),
-        AutomationCore(
-            name=f"{PREFIX}a worker did not begin",
+        silent(
+            f"{PREFIX}a worker did not begin",
             description=f"A run that a worker took, and that does not run {BEGINS} s later, has "
             "crashed.",
-            trigger=EventTrigger(
-                after={"prefect.flow-run.Pending"},
-                # the second time that it is taken counts anew
-                expect={f"prefect.flow-run.{state}" for state in ("Pending", "Running", *ENDS)},
-                match={"prefect.resource.id": ["prefect.flow-run.*"]},
-                match_related=tagged(WATCHED),
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=timedelta(seconds=BEGINS),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED,
-                    message=f"Its worker did not begin it within {BEGINS} s.",
-                )
-            ],
+            after={event("Pending")},  # the second time that it is taken counts anew
+            seconds=BEGINS,
+            message=f"Its worker did not begin it within {BEGINS} s.",
         ),
         AutomationCore(
             name=f"{PREFIX}a run crashed",
             description="It is started again, twice at most.",
             trigger=EventTrigger(
-                expect={"prefect.flow-run.Crashed"},
-                match={"prefect.resource.id": ["prefect.flow-run.*"]},
+                expect={event("Crashed")},
+                match=ANY_RUN,
                 match_related=tagged(RECOVERED),
                 posture=Posture.Reactive,
                 threshold=1,
@@ -131,11 +111,35 @@ def watching(recover: UUID) -> list[AutomationCore]:
                 RunDeployment(
                     source="selected",
                     deployment_id=recover,
-                    parameters={"crashed": "{{ flow_run.id | string }}"},  # JSON has no UUID,
+                    parameters={"crashed": "{{ flow_run.id | string }}"},  # JSON has no UUID
                 )
             ],
         ),
     ]
+
+
+def silent(
+    name: str, *, description: str, after: set[str], seconds: int, message: str
+) -> AutomationCore:
+    """A watched run has crashed if, after one of these events, none of them comes for so long.
+
+    Neither does it come to run, nor to its end.
+    """
+    return AutomationCore(
+        name=name,
+        description=description,
+        trigger=EventTrigger(
+            after=after,
+            expect={*after, event("Running"), *(event(state) for state in ENDS)},
+            match=ANY_RUN,
+            match_related=tagged(WATCHED),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=seconds),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
+    )
 
 
 def unwanted(
