@@ -168,7 +168,8 @@ def picture(cells: Sequence[Cell]) -> Figure:
     Marks are joined to lines where the targets are one test set with ever more labels.
     """
     domain_of = {cell["target"]: cell["domain"] for cell in cells}
-    targets = sorted(domain_of, key=lambda target: (domain_of[target], len(target), target))
+    targets = sorted(domain_of, key=lambda target: (domain_of[target], "all" in target.split(),
+                                                    len(target), target))  # fmt: skip
     curve = len(targets) > 1 and len(set(domain_of.values())) == 1
     figure, axes = new_figure(4.0 + 1.1 * len(targets), 4.5)
 

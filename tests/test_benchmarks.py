@@ -202,6 +202,17 @@ def test_picture_tells_lines_apart() -> None:
     assert {line.get_linestyle() for line in axes.lines} == {"None"}
 
 
+def test_picture_has_all_rows_last() -> None:
+    """Few labels first, then more, then all there are."""
+    found = [
+        {**cell("fine_tuning", 13, 0.1), "target": target, "domain": "zul"}
+        for target in ("zul all", "zul 1500", "zul 500")
+    ]
+    (axes,) = tables.picture(found).axes
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["zul 500", "zul 1500", "zul all"]
+
+
 def test_numbers_of_labels_are_no_sample() -> None:
     """They share a test set: the interval is over test sets, and there is none over one."""
     found = [

@@ -14,6 +14,7 @@ from tasks.learning import checkpoint, loop
 from tasks.learning.applications.text_classification import TextClassification
 from tasks.learning.batches import Stream, Together
 from tasks.learning.contracts import Objective
+from tasks.learning.descent import twice_differentiable
 from tasks.learning.learner import Learner, new_learner
 from tasks.learning.objectives.masked import MaskedLanguageModelling
 from tasks.learning.paradigms.fine_tuning import FineTuning
@@ -460,3 +461,11 @@ def test_a_damaged_checkpoint_is_not_trusted(
     (tmp_path / checkpoint.NAME).write_bytes(b"PK half of a file")
     assert train(start(), tmp_path, steps=2)["steps"] == 2
     assert "starting over" in caplog.text
+
+
+def test_attention_is_not_cudnns() -> None:
+    """Which compiles for each shape: not once anything learns, nor after MAML's plain products."""
+    with twice_differentiable():
+        assert not torch.backends.cuda.flash_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+# On an H100 attention would be cuDNN's, which compiles for each shape that it has not met, and
+# hardly two batches have the same: benchmarks/RESULTS.md, "On a GPU".
+torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 WRITING = Lock()
