@@ -121,9 +121,9 @@ def watching(recover: UUID) -> list[AutomationCore]:
 def silent(
     name: str, *, description: str, after: set[str], seconds: int, message: str
 ) -> AutomationCore:
-    """A watched run has crashed if, after one of these events, none of them comes for so long.
+    """A watched run has crashed if it shows nothing for so many seconds after one of the events.
 
-    Neither does it come to run, nor to its end.
+    What shows something is one of them again, that it runs, or that it ended.
     """
     return AutomationCore(
         name=name,
